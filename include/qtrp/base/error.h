@@ -1,4 +1,5 @@
-// Errors as values. Every fallible function returns Result<T>; the message says what happened, to whom, and what to do about it.
+// Errors as values. Every fallible function returns Result<T>; the message says what happened, to whom, and what to do
+// about it.
 #pragma once
 
 #include <expected>

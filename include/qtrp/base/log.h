@@ -1,5 +1,5 @@
-// Logging: one line an event to stderr, through spdlog, which only log.cpp knows. Lines name the tunnel and proxy they are about;
-// a token, key or password never reaches a log call.
+// Logging: one line an event to stderr, through spdlog, which only log.cpp knows. Lines name the tunnel and proxy they
+// are about; a token, key or password never reaches a log call.
 #pragma once
 
 #include <fmt/format.h>
@@ -21,12 +21,20 @@ void at(Level level, fmt::format_string<A...> format, A&&... arguments) {
   if (enabled(level)) write(level, fmt::format(format, std::forward<A>(arguments)...));
 }
 template <typename... A>
-void debug(fmt::format_string<A...> format, A&&... arguments) { at(Level::debug, format, std::forward<A>(arguments)...); }
+void debug(fmt::format_string<A...> format, A&&... arguments) {
+  at(Level::debug, format, std::forward<A>(arguments)...);
+}
 template <typename... A>
-void info(fmt::format_string<A...> format, A&&... arguments) { at(Level::info, format, std::forward<A>(arguments)...); }
+void info(fmt::format_string<A...> format, A&&... arguments) {
+  at(Level::info, format, std::forward<A>(arguments)...);
+}
 template <typename... A>
-void warn(fmt::format_string<A...> format, A&&... arguments) { at(Level::warn, format, std::forward<A>(arguments)...); }
+void warn(fmt::format_string<A...> format, A&&... arguments) {
+  at(Level::warn, format, std::forward<A>(arguments)...);
+}
 template <typename... A>
-void error(fmt::format_string<A...> format, A&&... arguments) { at(Level::error, format, std::forward<A>(arguments)...); }
+void error(fmt::format_string<A...> format, A&&... arguments) {
+  at(Level::error, format, std::forward<A>(arguments)...);
+}
 
 }  // namespace qtrp::log

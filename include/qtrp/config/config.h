@@ -1,5 +1,5 @@
-// The configuration as typed values. Loading checks everything before anything is opened; every mistake is an Error of kind config whose
-// text is "file:line:column: what was found, what was expected", one line a mistake.
+// The configuration as typed values. Loading checks everything before anything is opened; every mistake is an Error of
+// kind config whose text is "file:line:column: what was found, what was expected", one line a mistake.
 #pragma once
 
 #include <chrono>
@@ -34,26 +34,26 @@ struct Brutal {
   std::string mode = "auto";  ///< auto, bpf, module, pacer
 };
 struct Tls {
-  std::string cert, key;                ///< server: own files instead of the kept certificate
-  std::string ca, server_name;          ///< client
-  std::vector<std::string> pins;        ///< client: tls.pin, one or a list
+  std::string cert, key;          ///< server: own files instead of the kept certificate
+  std::string ca, server_name;    ///< client
+  std::vector<std::string> pins;  ///< client: tls.pin, one or a list
 };
 struct Quic {
-  std::string congestion = "bbr";       ///< bbr, cubic, reno
-  std::string masquerade = "404";       ///< 404, stats, or a directory
+  std::string congestion = "bbr";  ///< bbr, cubic, reno
+  std::string masquerade = "404";  ///< 404, stats, or a directory
 };
 struct Tcp {
-  std::string congestion;               ///< empty: bbr where the kernel has it, else the kernel's own
-  std::uint64_t buffer = 0;             ///< tunnel socket buffers in bytes; 0: follow the link
+  std::string congestion;    ///< empty: bbr where the kernel has it, else the kernel's own
+  std::uint64_t buffer = 0;  ///< tunnel socket buffers in bytes; 0: follow the link
 };
 struct Stats {
   bool enabled = true;
   io::HostPort listen{"127.0.0.1", 7500};
-  std::string token;                    ///< bearer token, wanted from anything but loopback
-  std::vector<std::string> allow;       ///< networks (CIDR) that may read /stats over QUIC's HTTP/3
+  std::string token;               ///< bearer token, wanted from anything but loopback
+  std::vector<std::string> allow;  ///< networks (CIDR) that may read /stats over QUIC's HTTP/3
 };
 struct Log {
-  std::string level = "info";           ///< trace, debug, info, warn, error
+  std::string level = "info";  ///< trace, debug, info, warn, error
 };
 /// What both daemons know.
 struct Common {
@@ -62,22 +62,22 @@ struct Common {
   Mux mux = Mux::smux;
   Brutal brutal;
   Tls tls;
-  std::string chacha20_psk;             ///< chacha20.psk; empty: derived from the token
+  std::string chacha20_psk;  ///< chacha20.psk; empty: derived from the token
   Quic quic;
   Tcp tcp;
   Stats stats;
   Log log;
-  unsigned workers = 0;                 ///< 0: the number of cores, at most 4
+  unsigned workers = 0;  ///< 0: the number of cores, at most 4
   std::chrono::milliseconds keepalive_interval{30'000};
   std::chrono::milliseconds shutdown_grace{5'000};
   std::chrono::milliseconds connect_timeout{10'000};  ///< tunnels and local services
   std::string state_dir;
-  std::vector<std::string> warnings;    ///< for the log, once, at start
+  std::vector<std::string> warnings;  ///< for the log, once, at start
 };
 
 struct Token {
   std::string token;
-  std::string name;                     ///< shown in logs instead of the token; default "token-<n>"
+  std::string name;  ///< shown in logs instead of the token; default "token-<n>"
   PortSet ports;
   std::optional<std::uint32_t> max_proxies, max_connections;
   std::optional<double> target_mbps;
@@ -85,25 +85,25 @@ struct Token {
 struct ServerConfig : Common {
   io::HostPort bind{"::", 6000};
   std::vector<Token> tokens;
-  PortSet ports;                        ///< ports that proxies may use at all; default: 1-65535
+  PortSet ports;  ///< ports that proxies may use at all; default: 1-65535
 };
 
 /// One port of the server for one local service; ranges are unfolded already.
 struct Proxy {
-  std::string name;                     ///< default: "<remote_port>", or "auto-<n>" for port 0
+  std::string name;  ///< default: "<remote_port>", or "auto-<n>" for port 0
   std::string type = "tcp";
-  std::string bind;                     ///< the server's address to listen on, a literal; empty: the host of the server's `bind`
-  std::uint16_t remote_port = 0;        ///< 0: the server chooses
+  std::string bind;  ///< the server's address to listen on, a literal; empty: the host of the server's `bind`
+  std::uint16_t remote_port = 0;  ///< 0: the server chooses
   io::HostPort local;
-  std::string proxy_protocol;           ///< "", "v1", "v2"
+  std::string proxy_protocol;  ///< "", "v1", "v2"
 };
 struct ClientConfig : Common {
   io::HostPort server;
   std::string token;
-  std::string name;                     ///< shown on the server; default: the host's name
+  std::string name;  ///< shown on the server; default: the host's name
   std::vector<Proxy> proxies;
   unsigned tunnels = 1;
-  unsigned pool = 0;                    ///< ready connections kept to each local service
+  unsigned pool = 0;  ///< ready connections kept to each local service
 };
 
 /// Every mistake of the file, at most 20.

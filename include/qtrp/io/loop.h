@@ -1,8 +1,9 @@
-// One event loop, one thread. Two engines implement it: Boost.Asio (transport net) and an edge-triggered epoll loop of our own (epoll).
-// Nothing above this room knows which one it runs on.
+// One event loop, one thread. Two engines implement it: Boost.Asio (transport net) and an edge-triggered epoll loop of
+// our own (epoll). Nothing above this room knows which one it runs on.
 //
-// A turn is: wait for events, call their handlers, run posted tasks and due timers, then the tasks given to at_turn_end() (this is where
-// tunnels flush, once a turn). Unless said otherwise a function must be called on the loop's own thread.
+// A turn is: wait for events, call their handlers, run posted tasks and due timers, then the tasks given to
+// at_turn_end() (this is where tunnels flush, once a turn). Unless said otherwise a function must be called on the
+// loop's own thread.
 #pragma once
 
 #include <cstdint>
@@ -34,17 +35,19 @@ class Watcher {
   ~Watcher() = default;
 };
 
-/// A descriptor known to the engine. Destroying it ends the watching (not the descriptor); no call follows, also when one was due.
+/// A descriptor known to the engine. Destroying it ends the watching (not the descriptor); no call follows, also when
+/// one was due.
 class Watch {
  public:
   virtual ~Watch() = default;
-  /// Asks for one on_ready() with the flag set, once the descriptor is (level: also if it is so already on Asio; edge: the edge since the last
-  /// would-block on epoll). The edge-triggered engine may call without being asked.
+  /// Asks for one on_ready() with the flag set, once the descriptor is (level: also if it is so already on Asio; edge:
+  /// the edge since the last would-block on epoll). The edge-triggered engine may call without being asked.
   virtual void arm_read() = 0;
   virtual void arm_write() = 0;
 };
 
-/// Work to be done once at the end of the current turn; a member of its owner, queued at most once, unqueued by its destructor.
+/// Work to be done once at the end of the current turn; a member of its owner, queued at most once, unqueued by its
+/// destructor.
 class TurnEnd {
  public:
   explicit TurnEnd(std::function<void()> work) : work_(std::move(work)) {}
@@ -86,7 +89,8 @@ class Loop {
 
   /// Time at the beginning of this turn; good enough for everything that is not measured in microseconds.
   TimePoint now() const { return now_; }
-  /// One call of `task` at `when` or up to a millisecond later. cancel() of one that has run or is unknown does nothing.
+  /// One call of `task` at `when` or up to a millisecond later. cancel() of one that has run or is unknown does
+  /// nothing.
   virtual TimerId at(TimePoint when, Task task) = 0;
   TimerId after(Duration delay, Task task);
   virtual void cancel(TimerId timer) = 0;
@@ -107,7 +111,7 @@ class Loop {
   virtual std::string_view engine() const = 0;  ///< "net" or "epoll"
 
  protected:
-  void end_turn();             ///< runs the turn-end work
+  void end_turn();  ///< runs the turn-end work
   bool turn_end_pending() const { return turn_end_.next_ != &turn_end_; }
   TimePoint now_{};
 

@@ -1,5 +1,8 @@
-// Buffers of a loop: fixed-size chunks kept for reuse, so that the steady state allocates nothing and idle connections own nothing.
+// Buffers of a loop: fixed-size chunks kept for reuse, so that the steady state allocates nothing and idle connections
+// own nothing.
 #pragma once
+
+#include <sys/uio.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -67,7 +70,7 @@ class ByteQueue {
   void pop(std::size_t n);
   void clear();
   /// Fills up to `count` iovecs with the first pieces; returns how many.
-  std::size_t gather(struct iovec* out, std::size_t count) const;
+  std::size_t gather(iovec* out, std::size_t count) const;
 
  private:
   std::vector<Chunk> chunks_;  // few; the window bounds them

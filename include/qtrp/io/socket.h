@@ -1,4 +1,5 @@
-// Non-blocking sockets on a Loop: stream sockets, listeners, connecting. Reads go into the caller's memory, writes gather from it.
+// Non-blocking sockets on a Loop: stream sockets, listeners, connecting. Reads go into the caller's memory, writes
+// gather from it.
 #pragma once
 
 #include <sys/uio.h>
@@ -64,12 +65,13 @@ class Socket final : private Watcher {
   IoResult read(MutableBytes into);
   IoResult write(Bytes from, bool more_follows = false);
   IoResult writev(std::span<const iovec> from);
-  /// Moves up to `max` bytes between this socket and a pipe without copying (splice). would_block means this socket would; a full or empty
-  /// pipe is the caller's to know.
+  /// Moves up to `max` bytes between this socket and a pipe without copying (splice). would_block means this socket
+  /// would; a full or empty pipe is the caller's to know.
   IoResult splice_to(int pipe_write_end, std::size_t max);
   IoResult splice_from(int pipe_read_end, std::size_t max, bool more_follows);
 
-  /// One on_readable() when bytes, the end or an error may be there: at the next turn if the last read did not drain the socket.
+  /// One on_readable() when bytes, the end or an error may be there: at the next turn if the last read did not drain
+  /// the socket.
   void await_readable();
   void await_writable();
   void pause_reading() { want_read_ = false; }
@@ -106,7 +108,8 @@ class Listener final : private Watcher {
  public:
   using OnAccept = std::function<void(Fd, const Endpoint& peer)>;
   /// Binds and listens. Fails with errno in `code` (EADDRINUSE, EACCES...). `reuse_port` shares the port between loops.
-  static Result<std::unique_ptr<Listener>> listen(Loop& loop, const Endpoint& at, OnAccept on_accept, int receive_buffer = 0);
+  static Result<std::unique_ptr<Listener>> listen(Loop& loop, const Endpoint& at, OnAccept on_accept,
+                                                  int receive_buffer = 0);
   ~Listener();
   Endpoint local() const;
 
@@ -125,7 +128,8 @@ class Listener final : private Watcher {
   std::shared_ptr<bool> alive_;
 };
 
-/// Resolves names on a thread of its own (getaddrinfo), so that no loop ever waits. Literals are answered in the same turn's end.
+/// Resolves names on a thread of its own (getaddrinfo), so that no loop ever waits. Literals are answered in the same
+/// turn's end.
 class Resolver {
  public:
   Resolver();
@@ -139,13 +143,14 @@ class Resolver {
   std::shared_ptr<State> state_;
 };
 
-/// Connects to the first address that answers, trying them in order (a quarter of a second apart, as RFC 8305 does). Destroying it cancels.
+/// Connects to the first address that answers, trying them in order (a quarter of a second apart, as RFC 8305 does).
+/// Destroying it cancels.
 class Connector {
  public:
   using OnConnected = std::function<void(Result<Fd>)>;
   struct Options {
     Duration timeout = std::chrono::seconds(10);
-    int receive_buffer = 0;       ///< SO_RCVBUF(FORCE) before connect, bytes; 0 leaves the kernel's tuning on
+    int receive_buffer = 0;  ///< SO_RCVBUF(FORCE) before connect, bytes; 0 leaves the kernel's tuning on
     std::function<void(int fd)> before_connect;
   };
   Connector(Loop& loop, std::vector<Endpoint> addresses, Options options, OnConnected on_connected);
