@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that QTRP needs, on a bare Debian 12 or 13, as root or with sudo. Everything else (the quickstart,
-# the tests, CI) calls this. Usage: install-deps.sh [build] [test] [fuzz]   (default: build)
+# the tests, CI) calls this. Usage: install-deps.sh [build] [test] [fuzz] [bench]   (default: build)
 # What is there already costs one dpkg look-up and no network.
 set -euo pipefail
 
@@ -13,12 +13,13 @@ backports=()
 
 build=(g++ cmake ninja-build pkg-config git ccache mold ca-certificates
   libboost-dev libssl-dev libsodium-dev libyaml-cpp-dev libmsgpack-cxx-dev libspdlog-dev libfmt-dev libcli11-dev
-  nlohmann-json3-dev libgnutls28-dev zlib1g-dev libelf-dev libcap-dev)
+  nlohmann-json3-dev libgnutls28-dev zlib1g-dev libelf-dev libcap-dev python3 curl)
 ngtcp2=(libngtcp2-dev libngtcp2-crypto-gnutls-dev libnghttp3-dev libbpf-dev)
 # The BPF congestion controller: its absence leaves the rest whole, so a Debian without these packages still builds.
 bpf=(clang bpftool)
-test=(libgtest-dev libgmock-dev libbenchmark-dev python3 python3-venv python3-pytest python3-yaml python3-msgpack
+test=(libgtest-dev libgmock-dev libbenchmark-dev python3-venv python3-pytest python3-yaml python3-msgpack
   python3-cryptography nginx-light openssh-server openssh-client curl iperf3 iproute2 procps golang-go openssl libcap2-bin)
+bench=(wrk iperf3 nginx-light python3-yaml)
 fuzz=(clang-19 libclang-rt-19-dev llvm-19 clang-tidy-19 clang-format-19)
 
 case "$codename" in
@@ -36,7 +37,8 @@ for group in "${groups[@]}"; do
     build) wanted+=("${build[@]}" "${bpf[@]}") ;;
     test) wanted+=("${test[@]}") ;;
     fuzz) wanted+=("${fuzz[@]}") ;;
-    *) echo "install-deps.sh: unknown group '$group' (build, test, fuzz)" >&2; exit 2 ;;
+    bench) wanted+=("${bench[@]}") ;;
+    *) echo "install-deps.sh: unknown group '$group' (build, test, fuzz, bench)" >&2; exit 2 ;;
   esac
 done
 

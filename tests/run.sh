@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds the release preset with warnings as errors, and runs the tests with ctest. Arguments go to ctest:
+#   bash tests/run.sh -L unit        only the unit tests
+#   bash tests/run.sh -R http        whatever matches a name
+# QTRP_PRESET picks another preset (debug, asan, tsan).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+preset=${QTRP_PRESET:-release}
+
+bash cmake/install-deps.sh build test
+cmake --preset "$preset" -DQTRP_TESTS=ON -DQTRP_BENCH=ON -DQTRP_WERROR=ON
+cmake --build --preset "$preset" -j "$(nproc)"
+# Tests that use a core or more by themselves say so (PROCESSORS), so that running side by side does not turn into time-outs.
+exec ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j "$(nproc)" "$@"
