@@ -1,5 +1,8 @@
-// The standard headers that nearly every source uses, compiled once. No header of ours and no large library belongs here.
+// The standard headers that nearly every source uses, compiled once. No header of ours and no large library belongs
+// here.
 #pragma once
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -17,5 +20,3 @@
 #include <unordered_map>
 #include <utility>
 #include <vector>
-
-#include <fmt/format.h>
