@@ -18,4 +18,15 @@ std::string_view to_string(ResetCode code) {
   return "unknown reason";
 }
 
+void dispatch(const Event& event) {
+  auto* owner = static_cast<StreamOwner*>(event.owner);
+  if (!owner) return;
+  switch (event.kind) {
+    case EventKind::body: owner->on_body(event.body); break;
+    case EventKind::finished: owner->on_finished(); break;
+    case EventKind::reset: owner->on_reset(event.code); break;
+    default: break;
+  }
+}
+
 }  // namespace qtrp::session

@@ -66,6 +66,15 @@ class Source {
   }
 };
 
+/// What the roles hang on a stream: the Source of its outgoing bytes and the sink of its events. The `owner` that open() and attach() are
+/// given is a StreamOwner* for every stream of ours.
+class StreamOwner : public Source {
+ public:
+  virtual void on_body(Bytes body) = 0;
+  virtual void on_finished() = 0;
+  virtual void on_reset(ResetCode code) = 0;
+};
+
 enum class EventKind : std::uint8_t {
   established,  ///< the peer can be spoken to: channel_binding() and transcript() are there (once, first)
   opened,       ///< the peer opened `stream`: answer with attach() or reset()
@@ -81,10 +90,13 @@ struct Event {
   EventKind kind;
   StreamId stream = 0;
   void* owner = nullptr;  ///< what open()/attach() were given
-  Bytes body;
+  Bytes body{};
   ResetCode code = ResetCode::unspecified;
   const Error* error = nullptr;  ///< for `closed`; kind closed means an orderly end
 };
+
+/// Hands a body, finished or reset event to the StreamOwner it is for.
+void dispatch(const Event& event);
 
 /// Live figures of one session; every field is a snapshot. Unknown ones are 0.
 struct SessionStats {

@@ -1,0 +1,166 @@
+#include "qtrp/relay/relay.h"
+
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace qtrp::relay {
+
+using session::Produced;
+using session::ResetCode;
+
+std::string_view to_string(End end) {
+  switch (end) {
+    case End::finished: return "finished";
+    case End::socket_broke: return "connection reset";
+    case End::stream_reset: return "reset by the other side";
+    case End::session_lost: return "tunnel lost";
+  }
+  return "?";
+}
+
+Relay::~Relay() = default;
+
+void Relay::connect(io::Fd socket) {
+  io::set_no_delay(socket.get());
+  io::set_keep_alive(socket.get(), 60, 15, 4);
+  socket_.emplace(loop_, std::move(socket), *this);
+  on_writable();  // what came before the socket, and the end behind it
+  if (!over_) session_.ready(stream_);
+}
+
+Produced Relay::produce(MutableBytes into) {
+  if (over_) return {0, Produced::Status::would_block, {}};
+  std::size_t n = 0;
+  if (!prefix_.empty()) {
+    n = std::min(prefix_.size(), into.size());
+    std::memcpy(into.data(), prefix_.data(), n);
+    if (n < prefix_.size()) {
+      prefix_.erase(prefix_.begin(), prefix_.begin() + static_cast<std::ptrdiff_t>(n));
+      return {n, Produced::Status::more, {}};
+    }
+    std::vector<std::byte>().swap(prefix_);
+    if (n == into.size()) return {n, Produced::Status::more, {}};
+  }
+  if (!socket_ || !socket_->open() || socket_ended_) return {n, Produced::Status::would_block, {}};
+  const MutableBytes room = into.subspan(n);
+  const io::IoResult r = socket_->read(room);
+  switch (r.status) {
+    case io::IoResult::Status::ok: {
+      to_stream_ += r.n;
+      for (stats::Counters* c : {meters_.loop, meters_.proxy}) {
+        if (c) side_ == Side::server ? c->add_in(r.n) : c->add_out(r.n);
+      }
+      if (r.n == room.size()) return {n + r.n, Produced::Status::more, {}};
+      socket_->await_readable();
+      return {n + r.n, Produced::Status::would_block, {}};
+    }
+    case io::IoResult::Status::would_block:
+      socket_->await_readable();
+      return {n, Produced::Status::would_block, {}};
+    case io::IoResult::Status::end:
+      socket_ended_ = true;
+      ended_one_way();
+      return {n, Produced::Status::end, {}};
+    case io::IoResult::Status::error: break;
+  }
+  // The session resets the stream on this answer; here only the socket is left to close.
+  finish(End::socket_broke);
+  return {0, Produced::Status::error, ResetCode::cancelled};
+}
+
+void Relay::on_readable() {
+  if (!over_) session_.ready(stream_);
+}
+
+// Writes what the socket takes from the front of `bytes`; false if the socket failed (and the relay is over).
+bool Relay::write_out(Bytes& bytes) {
+  const io::IoResult r = socket_->write(bytes);
+  if (r.status == io::IoResult::Status::error) {
+    socket_failed();
+    return false;
+  }
+  if (r.ok()) {
+    bytes = bytes.subspan(r.n);
+    to_socket_ += r.n;
+    for (stats::Counters* c : {meters_.loop, meters_.proxy}) {
+      if (c) side_ == Side::server ? c->add_out(r.n) : c->add_in(r.n);
+    }
+    session_.moved(stream_, r.n);
+  }
+  return true;
+}
+
+void Relay::on_body(Bytes body) {
+  if (over_) return;
+  if (socket_ && queue_.empty() && !write_out(body)) return;
+  if (body.empty()) return;
+  queue_.append(body, loop_.pool());
+  if (socket_) socket_->await_writable();
+}
+
+void Relay::on_writable() {
+  while (!over_ && !queue_.empty()) {
+    iovec pieces[16];
+    const std::size_t count = queue_.gather(pieces, 16);
+    const io::IoResult r = socket_->writev({pieces, count});
+    if (r.status == io::IoResult::Status::error) return socket_failed();
+    if (r.status == io::IoResult::Status::would_block) return socket_->await_writable();
+    queue_.pop(r.n);
+    to_socket_ += r.n;
+    for (stats::Counters* c : {meters_.loop, meters_.proxy}) {
+      if (c) side_ == Side::server ? c->add_out(r.n) : c->add_in(r.n);
+    }
+    session_.moved(stream_, r.n);
+  }
+  if (!over_ && stream_ended_ && !shut_) {
+    shut_ = true;
+    socket_->shutdown_write();
+    ended_one_way();
+  }
+}
+
+void Relay::on_finished() {
+  if (over_) return;
+  stream_ended_ = true;
+  if (socket_) on_writable();
+}
+
+void Relay::ended_one_way() {
+  if (socket_ended_ && shut_) finish(End::finished);
+}
+
+void Relay::on_reset(ResetCode code) { finish(End::stream_reset, code); }
+
+void Relay::on_broken() { socket_failed(); }
+
+void Relay::socket_failed() {
+  if (over_) return;
+  session_.reset(stream_, ResetCode::cancelled);
+  finish(End::socket_broke);
+}
+
+void Relay::abort(ResetCode code) {
+  if (over_) return;
+  session_.reset(stream_, code);
+  finish(End::stream_reset, code);
+}
+
+void Relay::session_lost() { finish(End::session_lost, ResetCode::session_lost); }
+
+void Relay::finish(End end, ResetCode code) {
+  if (over_) return;
+  over_ = true;
+  queue_.clear();
+  if (socket_) {
+    if (end == End::finished) {
+      socket_->close();
+    } else {
+      socket_->abort();
+    }
+  }
+  on_end(end, code);
+}
+
+}  // namespace qtrp::relay
