@@ -25,7 +25,8 @@ Relay::~Relay() = default;
 void Relay::connect(io::Fd socket) {
   io::set_no_delay(socket.get());
   io::set_keep_alive(socket.get(), 60, 15, 4);
-  socket_.emplace(loop_, std::move(socket), *this);
+  io::SocketListener& self = *this;
+  socket_.emplace(loop_, std::move(socket), self);
   on_writable();  // what came before the socket, and the end behind it
   if (!over_) session_.ready(stream_);
 }
