@@ -95,6 +95,8 @@ class Mux {
   std::size_t produce(MutableBytes out, TimePoint now);
   /// True if produce() may have something to write.
   bool wants_write() const;
+  /// False while the owner must not read on: smux version 1 has no windows, so a full session_buffer stops the connection itself.
+  bool wants_read() const;
 
   // Zero copy (crypto none): the caller moves a frame's payload without it entering user space.
   struct Bulk {
