@@ -21,6 +21,8 @@ enum class Mux { smux, yamux };
 std::string_view to_string(Transport value);
 std::string_view to_string(Crypto value);
 std::string_view to_string(Mux value);
+/// Whether this binary was built with the engine behind `value`. A file that asks for another is refused.
+bool available(Transport value);
 
 struct PortRange {
   std::uint16_t first = 0, last = 0;  ///< inclusive
