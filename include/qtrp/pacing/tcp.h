@@ -1,0 +1,144 @@
+// Congestion control, pacing and buffers of a tunnel's TCP socket. TcpControl is made once a daemon and chooses how
+// Brutal runs here (a BPF congestion controller, the tcp-brutal module, or a token bucket over the base controller);
+// TunnelPacing is one tunnel socket's share of it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "qtrp/base/error.h"
+#include "qtrp/base/time.h"
+#include "qtrp/pacing/ack_rate.h"
+#include "qtrp/pacing/token_bucket.h"
+
+namespace qtrp::pacing {
+
+class BpfBrutal;
+
+/// How Brutal's rate is enforced on TCP.
+enum class TcpMechanism : std::uint8_t {
+  bpf,  ///< our congestion controller, loaded into the kernel (needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, kernel BTF)
+  module,  ///< the tcp-brutal kernel module
+  pacer,   ///< the base controller, capped from user space: it can slow TCP down, but not make it ignore loss
+};
+
+class TcpControl {
+ public:
+  struct Options {
+    std::string mode = "auto";    ///< brutal.mode: auto, bpf, module, pacer
+    std::string congestion = {};  ///< tcp.congestion: the base controller; empty: bbr where the kernel has it, else the
+                                  ///< kernel's default
+    std::uint64_t buffer = 0;     ///< tcp.buffer: bytes of each socket buffer; 0: follow the link
+    bool brutal = false;          ///< a target is configured: choose the mechanism now rather than at the first target
+  };
+  /// Fails with kind config when a controller or mode that was named by hand cannot be had here; the text says why.
+  static Result<std::unique_ptr<TcpControl>> create(Options options);
+  ~TcpControl();
+  TcpControl(const TcpControl&) = delete;
+  TcpControl& operator=(const TcpControl&) = delete;
+
+  /// One line for the log: "bbr"; "brutal (bpf)"; "brutal (pacer over bbr), because loading a BPF program needs
+  /// CAP_BPF". Says how Brutal would run only once it was chosen. Any thread.
+  std::string describe() const;
+  /// The base controller's name. Constant.
+  const std::string& base() const { return base_; }
+
+  /// Before listen(): the receive buffer's ceiling, which accepted sockets inherit (their window scale is fixed by the
+  /// SYN, RFC 7323). Forced past net.core.rmem_max where allowed (CAP_NET_ADMIN), else left to the kernel's own tuning;
+  /// logs the sysctls to raise, once. Any thread.
+  void prepare_listener(int fd);
+  /// Before connect(): the same.
+  void prepare_connect(int fd);
+
+  /// The most that either buffer is grown to, in bytes: by memory of the machine, from 8 to 64 MiB.
+  static std::uint64_t buffer_ceiling();
+
+ private:
+  friend class TunnelPacing;
+  struct State;
+  TcpControl();
+  TcpMechanism mechanism();  // chooses at the first call
+  BpfBrutal* bpf();          // null unless mechanism() is bpf
+  bool force_buffers() const;
+  void controller_lost(const std::string& why);
+
+  std::string base_;
+  std::uint64_t fixed_buffer_ = 0;
+  std::unique_ptr<State> state_;
+};
+
+/// One look at a tunnel's socket; all figures since it was connected. What the kernel doesn't tell is 0.
+struct TcpSample {
+  Duration rtt{};  ///< smoothed
+  Duration min_rtt{};
+  std::uint64_t retransmitted_bytes = 0;
+  std::uint64_t lost_packets = 0;       ///< segments sent again
+  std::uint64_t delivery_rate_bps = 0;  ///< the kernel's latest estimate, of payload
+  std::uint64_t rate_bps = 0;           ///< pacing rate now: payload and retransmissions
+  std::uint64_t target_bps = 0;         ///< Brutal's target; 0 without
+  double ack_rate = 0;                  ///< share of packets that arrive, over 5 s, without the floor; 0 unknown
+  std::uint64_t unsent_bytes = 0;       ///< in the kernel and not sent yet
+  std::uint64_t unacked_packets = 0;
+};
+
+/// Not thread-safe; belongs to the tunnel's loop. The TcpControl must outlive it.
+///
+/// The target counts TCP payload, as the tunnel writes it (records, frames and all), without IP and TCP headers. What
+/// has to be sent again comes on top, so that the target arrives.
+class TunnelPacing {
+ public:
+  explicit TunnelPacing(TcpControl& control) : control_(control), bucket_(0, kBurst, kMinimumBurst) {}
+
+  static constexpr Duration kSampleInterval = std::chrono::milliseconds(100);
+
+  /// Takes on a connected socket: chooses the controller, sets TCP_NOTSENT_LOWAT. `fd` stays the caller's and must stay
+  /// open.
+  void apply(int fd, TimePoint now);
+  /// Bits per second of payload; 0 switches Brutal off. At once, also before apply().
+  void set_target(std::uint64_t bits_per_second, TimePoint now);
+  std::uint64_t target() const { return target_bps_; }
+
+  /// True while allowance(), next_time() and sent() mean something: the caller must pace. Changes with set_target().
+  bool paced_by_caller() const { return pacing_; }
+  /// Bytes that may be written to the socket now; no limit unless paced_by_caller().
+  std::uint64_t allowance(TimePoint now);
+  /// When allowance() will be worth a write (a millisecond's worth, or a packet).
+  TimePoint next_time(TimePoint now);
+  void sent(std::uint64_t bytes, TimePoint now);
+
+  /// Reads TCP_INFO and lets the send buffer, the unsent limit and the pacer follow it. Call every kSampleInterval
+  /// while there is traffic, and before statistics are shown.
+  const TcpSample& sample(TimePoint now);
+  const TcpSample& last_sample() const { return sample_; }
+  /// "brutal (bpf)", "brutal (module)", "brutal (pacer over bbr)", "bbr".
+  std::string describe() const;
+
+ private:
+  // 4 ms: what a timer of 1 ms on a busy machine is late by, and 0.4 % of a second.
+  static constexpr Duration kBurst = std::chrono::milliseconds(4);
+  static constexpr std::uint64_t kMinimumBurst = 4096;
+
+  void choose(TimePoint now);
+  bool select(const std::string& congestion);
+  void tune_pacer(TimePoint now);
+  void grow_send_buffer();
+  void set_unsent_limit();
+
+  TcpControl& control_;
+  int fd_ = -1;
+  std::uint64_t target_bps_ = 0;
+  std::optional<TcpMechanism> brutal_;  // what runs on this socket; none: the base controller
+  bool pacing_ = false;
+  bool closed_to_bpf_ = false;  // the kernel refused our controller once on this socket
+  TokenBucket bucket_;
+  AckRate acks_;
+  TcpSample sample_;
+  TimePoint sampled_{};
+  std::uint64_t delivered_packets_ = 0;
+  std::uint64_t send_buffer_ = 0;  // forced, or 0 while the kernel tunes it
+  std::uint32_t unsent_limit_ = 0;
+};
+
+}  // namespace qtrp::pacing
