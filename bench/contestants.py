@@ -7,6 +7,7 @@ import pathlib
 import secrets
 import shutil
 import subprocess
+import time
 
 BIN = pathlib.Path(os.environ.get("QTRP_BIN_DIR", pathlib.Path(__file__).resolve().parents[1] / "build/release/bin"))
 TOKEN = secrets.token_hex(24)
@@ -26,10 +27,23 @@ class Contestant:
         directory.mkdir(parents=True, exist_ok=True)
         processes = []
         for i, arguments in enumerate(self._configure(directory, ports, services)):
+            if i > 0:  # the client: some give up when their server is not there yet
+                _wait_bound(ports[0])
             with open(directory / f"{i}.log", "wb") as log:
                 processes.append(subprocess.Popen([str(a) for a in arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                                   cwd=directory))
         return processes
+
+
+def _wait_bound(port, seconds=10):
+    """Until some socket is bound to `port`, looked up without connecting, so that no server sees a probe."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for table in ("tcp", "tcp6", "udp", "udp6"):
+            lines = pathlib.Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+            if any(line.split()[1].endswith(f":{port:04X}") for line in lines):
+                return
+        time.sleep(0.001)
 
 
 def _write(file, text):

@@ -128,7 +128,10 @@ def iperf(port, seconds, streams, down, processes):
     """Gbit/s that arrived, and the daemons' CPU seconds per GB."""
     before = cpu_seconds(processes)
     arguments = ["iperf3", "-c", "127.0.0.1", "-p", port, "-t", seconds, "-P", streams, "-J"] + (["-R"] if down else [])
-    received = json.loads(run(*arguments, timeout=seconds + 30))["end"]["sum_received"]
+    end = json.loads(run(*arguments, timeout=seconds + 30))
+    if "sum_received" not in end["end"]:
+        raise RuntimeError(f"iperf3: {end.get('error', 'no result')}")
+    received = end["end"]["sum_received"]
     spent = cpu_seconds(processes) - before
     return received["bits_per_second"] / 1e9, spent / max(received["bytes"] / 1e9, 1e-9)
 
