@@ -12,7 +12,7 @@ Result<std::unique_ptr<BpfBrutal>> BpfBrutal::load(Options) {
 Result<void> BpfBrutal::set_target(int, std::uint64_t) {
   return fail(ErrorKind::config, "no BPF controller");
 }
-std::optional<double> BpfBrutal::ack_rate(int) const {
+std::optional<BpfBrutal::Figures> BpfBrutal::figures(int) const {
   return std::nullopt;
 }
 

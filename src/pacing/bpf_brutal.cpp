@@ -211,10 +211,10 @@ Result<void> BpfBrutal::set_target(int fd, std::uint64_t bytes_per_second) {
   return {};
 }
 
-std::optional<double> BpfBrutal::ack_rate(int fd) const {
+std::optional<BpfBrutal::Figures> BpfBrutal::figures(int fd) const {
   brutal_state state{};
   if (bpf_map_lookup_elem(state_->states, &fd, &state) != 0 || state.arrived_ppm == 0) return std::nullopt;
-  return static_cast<double>(state.arrived_ppm) / 1e6;
+  return Figures{.ack_rate = static_cast<double>(state.arrived_ppm) / 1e6, .bytes_per_second = state.bytes_per_second};
 }
 
 }  // namespace qtrp::pacing

@@ -30,8 +30,12 @@ class BpfBrutal {
   /// The rate of the socket `fd`, whether the controller is selected already or not. Takes effect with the next
   /// acknowledgement.
   Result<void> set_target(int fd, std::uint64_t bytes_per_second);
-  /// The share of this socket's packets that arrive, over 5 s; nothing before the controller was selected.
-  std::optional<double> ack_rate(int fd) const;
+  struct Figures {
+    double ack_rate = 0;                 ///< share of this socket's packets that arrive, over 5 s, without the floor
+    std::uint64_t bytes_per_second = 0;  ///< target / ack rate, payload and retransmissions
+  };
+  /// Nothing before the controller was selected.
+  std::optional<Figures> figures(int fd) const;
 
  private:
   BpfBrutal() = default;

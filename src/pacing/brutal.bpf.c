@@ -37,6 +37,7 @@ struct tcp_sock {
   __u32 mss_cache;
   __u32 snd_cwnd;
   __u32 snd_cwnd_clamp;
+  __u64 bytes_sent;  // payload, retransmissions too
 };
 struct rate_sample {
   int losses;
@@ -74,6 +75,10 @@ struct {
 #define ASSUMED_RTT_US 100000
 #define UNSET_RATE 125000  // before user space named a target: 1 Mbit/s
 #define MAXIMUM_RATE 100000000000ULL
+// Late timers and a sender that was not scheduled leave the link unused for moments. Up to so much time may be made up for, at so much more
+// than the rate: over any second that stays within 2 % of it.
+#define CREDIT_NS 15000000ULL
+#define CATCH_UP_PERCENT 10
 
 static __always_inline void count(struct brutal_state *state, __u32 acknowledged, __u32 lost) {
   __u64 second = bpf_ktime_get_ns() / SECOND;
@@ -98,14 +103,29 @@ static __always_inline void count(struct brutal_state *state, __u32 acknowledged
   state->arrived_ppm = arrived;
 }
 
-static __always_inline void steer(struct sock *sk, __u64 arrived_ppm) {
+// Keeps account of what the rate would have sent and what was sent; true while the connection is behind.
+static __always_inline int behind(struct brutal_state *state, struct tcp_sock *tp, __u64 rate) {
+  __u64 now = bpf_ktime_get_ns(), elapsed = now - state->accounted_ns, sent = tp->bytes_sent - state->accounted_bytes;
+  state->accounted_ns = now;
+  state->accounted_bytes = tp->bytes_sent;
+  if (elapsed > SECOND) elapsed = SECOND;
+  __s64 limit = rate / 1000 * CREDIT_NS / MILLION;
+  __s64 credit = state->credit_bytes + (__s64)(rate / 1000 * elapsed / MILLION) - (__s64)sent;
+  if (credit > limit) credit = limit;
+  if (credit < -limit) credit = -limit;
+  state->credit_bytes = credit;
+  return credit > 0;
+}
+
+static __always_inline void steer(struct sock *sk, struct brutal_state *state) {
   struct tcp_sock *tp = (struct tcp_sock *)sk;  // the verifier knows every sock here as a tcp_sock
   struct brutal_target *target = bpf_sk_storage_get(&targets, sk, 0, 0);
   __u64 rate = target ? target->bytes_per_second : 0;
   if (rate == 0) rate = UNSET_RATE;
   if (rate > MAXIMUM_RATE) rate = MAXIMUM_RATE;
-  if (arrived_ppm < BRUTAL_FLOOR_PPM) arrived_ppm = BRUTAL_FLOOR_PPM;
-  rate = rate * MILLION / arrived_ppm;
+  __u64 arrived = state ? state->arrived_ppm : MILLION;
+  if (arrived < BRUTAL_FLOOR_PPM) arrived = BRUTAL_FLOOR_PPM;
+  rate = rate * MILLION / arrived;
 
   __u64 srtt = tp->srtt_us >> 3;
   if (srtt == 0) srtt = ASSUMED_RTT_US;
@@ -117,33 +137,35 @@ static __always_inline void steer(struct sock *sk, __u64 arrived_ppm) {
   if (window > tp->snd_cwnd_clamp) window = tp->snd_cwnd_clamp;
   tp->snd_cwnd = window;
 
+  if (state) {
+    state->bytes_per_second = rate;
+    if (behind(state, tp, rate)) rate += rate / 100 * CATCH_UP_PERCENT;
+  }
   if (rate > sk->sk_max_pacing_rate) rate = sk->sk_max_pacing_rate;
   sk->sk_pacing_rate = rate;
   // TCP then paces by itself; a socket that the fq queueing discipline paces is left to it.
   if (sk->sk_pacing_status == SK_PACING_NONE) sk->sk_pacing_status = SK_PACING_NEEDED;
 }
 
-static __always_inline void steer_unchanged(struct sock *sk) {
-  struct brutal_state *state = bpf_sk_storage_get(&states, sk, 0, 0);
-  steer(sk, state ? state->arrived_ppm : MILLION);
-}
+static __always_inline void steer_unchanged(struct sock *sk) { steer(sk, bpf_sk_storage_get(&states, sk, 0, 0)); }
 
 static __always_inline void on_ack(struct sock *sk, const struct rate_sample *rs) {
   struct brutal_state *state = bpf_sk_storage_get(&states, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-  if (!state) {  // no memory: send at the plain target
-    steer(sk, MILLION);
-    return;
-  }
-  count(state, rs->acked_sacked, rs->losses > 0 ? rs->losses : 0);
-  steer(sk, state->arrived_ppm);
+  if (state) count(state, rs->acked_sacked, rs->losses > 0 ? rs->losses : 0);
+  steer(sk, state);  // without memory for a state: at the plain target
 }
 
 SEC("struct_ops/brutal_init")
 void brutal_init(__u64 *ctx) {
   struct sock *sk = (struct sock *)ctx[0];
   struct brutal_state *state = bpf_sk_storage_get(&states, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-  if (state && state->arrived_ppm == 0) state->arrived_ppm = MILLION;
-  steer(sk, state ? state->arrived_ppm : MILLION);
+  if (state) {
+    if (state->arrived_ppm == 0) state->arrived_ppm = MILLION;
+    state->accounted_ns = bpf_ktime_get_ns();
+    state->accounted_bytes = ((struct tcp_sock *)sk)->bytes_sent;
+    state->credit_bytes = 0;
+  }
+  steer(sk, state);
 }
 
 // Since Linux 6.10: (sk, ack, flag, rs).

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only
- * What brutal.bpf.c and user space exchange through socket storage (one value a socket, looked up by its descriptor). */
+ * What brutal.bpf.c and user space exchange through socket storage (one value a socket, looked up by its descriptor).
+ */
 #ifndef QTRP_PACING_BRUTAL_BPF_H
 #define QTRP_PACING_BRUTAL_BPF_H
 
@@ -21,6 +22,9 @@ struct brutal_slot {
 struct brutal_state {
   struct brutal_slot slots[BRUTAL_SLOTS];
   unsigned long long arrived_ppm; /* measured ack rate in millionths, without the floor; 0: not a controlled socket */
+  unsigned long long bytes_per_second; /* target / ack rate */
+  unsigned long long accounted_ns, accounted_bytes;
+  long long credit_bytes; /* what the rate would have sent by now and was not */
 };
 
 #endif

@@ -153,15 +153,9 @@ std::string TcpControl::describe() const {
   if (!state_->mechanism) return base_;
   std::string text;
   switch (*state_->mechanism) {
-    case TcpMechanism::bpf:
-      text = "brutal (bpf)";
-      break;
-    case TcpMechanism::module:
-      text = "brutal (module)";
-      break;
-    case TcpMechanism::pacer:
-      text = "brutal (pacer over " + base_ + ")";
-      break;
+    case TcpMechanism::bpf: text = "brutal (bpf)"; break;
+    case TcpMechanism::module: text = "brutal (module)"; break;
+    case TcpMechanism::pacer: text = "brutal (pacer over " + base_ + ")"; break;
   }
   return state_->why.empty() ? text : text + ", because " + state_->why;
 }
@@ -292,7 +286,12 @@ const TcpSample& TunnelPacing::sample(TimePoint now) {
   sample_.unsent_bytes = info.tcpi_notsent_bytes;
   sample_.unacked_packets = info.tcpi_unacked;
   sample_.ack_rate = acks_.measured(now);
-  if (brutal_ == TcpMechanism::bpf) sample_.ack_rate = control_.bpf()->ack_rate(fd_).value_or(sample_.ack_rate);
+  if (brutal_ == TcpMechanism::bpf) {
+    if (const auto figures = control_.bpf()->figures(fd_)) {
+      sample_.ack_rate = figures->ack_rate;
+      sample_.rate_bps = figures->bytes_per_second * 8;
+    }
+  }
   sampled_ = now;
   grow_send_buffer();
   set_unsent_limit();
@@ -339,12 +338,9 @@ void TunnelPacing::set_unsent_limit() {
 std::string TunnelPacing::describe() const {
   if (!brutal_) return fd_ >= 0 ? selected_congestion(fd_) : control_.base_;
   switch (*brutal_) {
-    case TcpMechanism::bpf:
-      return "brutal (bpf)";
-    case TcpMechanism::module:
-      return "brutal (module)";
-    case TcpMechanism::pacer:
-      break;
+    case TcpMechanism::bpf: return "brutal (bpf)";
+    case TcpMechanism::module: return "brutal (module)";
+    case TcpMechanism::pacer: break;
   }
   return "brutal (pacer over " + control_.base_ + ")";
 }

@@ -2,10 +2,11 @@
 
 import json
 import socket
+import subprocess
 import threading
 import time
 
-from testlink import TestLink
+from testlink import TestLink, find_binary
 
 
 def round_trips(link: TestLink, count, gap=0.0, timeout=1.0, family=4):
@@ -78,3 +79,15 @@ def iperf3(link: TestLink, *extra, seconds=4, sender="b", port=5201):
 def goodput(report):
     """Mbit/s that arrived, of iperf3's report."""
     return report["end"]["sum_received"]["bits_per_second"] / 1e6
+
+
+def stream(link: TestLink, seconds=6, target=0, mode="auto", congestion=None, sender="b", prefix=()):
+    """One TCP stream of qtrp-stream under the pacing room; what the receiver saw and what the sender ran, merged."""
+    receiver = "a" if sender == "b" else "b"
+    program = find_binary("qtrp-stream")
+    sink = link.popen(receiver, [program, "receive"], stdout=subprocess.PIPE, text=True)
+    port = sink.stdout.readline().strip()
+    argv = [*prefix, program, "send", link.address(receiver), port, seconds, target, mode, *([congestion] if congestion else [])]
+    sent = link.run(sender, argv, timeout=seconds + 60, stdin=subprocess.DEVNULL)
+    received, _ = sink.communicate(timeout=30)
+    return json.loads(received) | json.loads(sent.stdout.splitlines()[-1])

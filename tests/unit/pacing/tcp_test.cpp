@@ -230,7 +230,7 @@ TEST_F(Bpf, IsGoneWithItsOwnerButConnectionsGoOn) {
     const std::string name = (*owner)->name();
     ASSERT_EQ(setsockopt(pair.near, IPPROTO_TCP, TCP_CONGESTION, name.data(), static_cast<socklen_t>(name.size())), 0);
     EXPECT_TRUE(pair.carry(1'000'000));
-    EXPECT_TRUE((*owner)->ack_rate(pair.near));
+    EXPECT_TRUE((*owner)->figures(pair.near));
     owner->reset();
     EXPECT_NE(setsockopt(later.near, IPPROTO_TCP, TCP_CONGESTION, name.data(), static_cast<socklen_t>(name.size())), 0);
     EXPECT_TRUE(pair.carry(1'000'000)) << "link " << link;
