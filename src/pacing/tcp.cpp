@@ -249,7 +249,7 @@ void TunnelPacing::tune_pacer(TimePoint now) {
   std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
   if (pacing_) {
     bucket_.set_rate(target_bps_ / 8, now);
-    most = static_cast<std::uint64_t>(static_cast<double>(target_bps_) / 8 / acks_.value(now) * 1.05);
+    most = static_cast<std::uint64_t>(static_cast<double>(target_bps_) / 8 / acks_.value(now) * 1.1);
   }
   setsockopt(fd_, SOL_SOCKET, SO_MAX_PACING_RATE, &most, sizeof most);
 }
@@ -323,12 +323,14 @@ void TunnelPacing::grow_send_buffer() {
   if (setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &value, sizeof value) == 0) send_buffer_ = wanted;
 }
 
-// About 5 ms of the rate may wait in the kernel unsent: enough that it never runs dry between two turns of the loop,
-// and no queue that a keystroke would notice.
+// So much may wait in the kernel unsent that it doesn't run dry while the process waits for a processor, and no queue that a keystroke would
+// notice. Brutal makes up for a dry moment; BBR takes it for the end of demand and, when it happens too often, never leaves its start-up.
 void TunnelPacing::set_unsent_limit() {
-  const std::uint64_t rate = target_bps_ != 0 ? target_bps_ : sample_.delivery_rate_bps;
+  const bool kernel_brutal = brutal_ && *brutal_ != TcpMechanism::pacer;
+  const std::uint64_t rate = kernel_brutal ? target_bps_ : std::max(sample_.rate_bps, sample_.delivery_rate_bps);
+  const std::uint64_t per_second = kernel_brutal ? 200 : 100;  // 5 ms, 10 ms
   std::uint64_t wanted = 128U << 10U;
-  if (rate != 0) wanted = std::clamp<std::uint64_t>(rate / 8 / 200, 32U << 10U, 1U << 20U);
+  if (rate != 0) wanted = std::clamp<std::uint64_t>(rate / 8 / per_second, 32U << 10U, 2U << 20U);
   // Only changes that matter, so that a steady tunnel costs no system call.
   if (unsent_limit_ != 0 && wanted < unsent_limit_ * 2ULL && wanted * 2 > unsent_limit_) return;
   unsent_limit_ = static_cast<std::uint32_t>(wanted);

@@ -116,8 +116,8 @@ class TunnelPacing {
   std::string describe() const;
 
  private:
-  // 4 ms: what a timer of 1 ms on a busy machine is late by, and 0.4 % of a second.
-  static constexpr Duration kBurst = std::chrono::milliseconds(4);
+  // What a process on a busy machine is late by, and 1.5 % of a second. The kernel smooths it, so it doesn't reach the link as a burst.
+  static constexpr Duration kBurst = std::chrono::milliseconds(15);
   static constexpr std::uint64_t kMinimumBurst = 4096;
 
   void choose(TimePoint now);
