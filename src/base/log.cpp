@@ -33,9 +33,13 @@ spdlog::logger& logger() {
 
 }  // namespace
 
-void set_level(Level level) { logger().set_level(native(level)); }
+void set_level(Level level) {
+  logger().set_level(native(level));
+}
 
-bool enabled(Level level) { return logger().should_log(native(level)); }
+bool enabled(Level level) {
+  return logger().should_log(native(level));
+}
 
 void write(Level level, std::string_view text) {
   std::string clean;

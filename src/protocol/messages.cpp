@@ -100,12 +100,14 @@ void write(Packer& p, const ErrorMessage& m) {
   begin(p, 1, "error");
   put(p, "text", m.text);
 }
-void write(Packer& p, const Unknown& m) { begin(p, 0, m.type); }
+void write(Packer& p, const Unknown& m) {
+  begin(p, 0, m.type);
+}
 
 // --- reading ---
 
-constexpr std::size_t kMostText = 1024;      // bytes of one string
-constexpr std::size_t kMostElements = 64;    // of one array or map
+constexpr std::size_t kMostText = 1024;    // bytes of one string
+constexpr std::size_t kMostElements = 64;  // of one array or map
 constexpr std::size_t kMostDepth = 4;
 
 const msgpack::unpack_limit kLimits(kMostElements, kMostElements, kMostText, kMaxMessage, 0, kMostDepth);
@@ -139,7 +141,8 @@ class Map {
     requires std::is_unsigned_v<T> && (!std::is_same_v<T, bool>)
   bool get(std::string_view name, T& out) {
     const auto* v = find(name);
-    if (!v || v->type != msgpack::type::POSITIVE_INTEGER || v->via.u64 > std::numeric_limits<T>::max()) return bad(name);
+    if (!v || v->type != msgpack::type::POSITIVE_INTEGER || v->via.u64 > std::numeric_limits<T>::max())
+      return bad(name);
     out = static_cast<T>(v->via.u64);
     return true;
   }
@@ -175,7 +178,8 @@ class Map {
   const msgpack::object* find(std::string_view name) const {
     for (std::uint32_t i = 0; i < map_.size; ++i) {
       const auto& k = map_.ptr[i].key;
-      if (k.type == msgpack::type::STR && std::string_view(k.via.str.ptr, k.via.str.size) == name) return &map_.ptr[i].val;
+      if (k.type == msgpack::type::STR && std::string_view(k.via.str.ptr, k.via.str.size) == name)
+        return &map_.ptr[i].val;
     }
     return nullptr;
   }
@@ -187,27 +191,46 @@ class Map {
   std::string bad_;
 };
 
-bool read(Map& m, Auth& o) { return m.get("body", o.body) && m.get("hmac", o.hmac); }
-bool read(Map& m, AuthResp& o) { return m.get("body", o.body) && m.get("hmac", o.hmac); }
+bool read(Map& m, Auth& o) {
+  return m.get("body", o.body) && m.get("hmac", o.hmac);
+}
+bool read(Map& m, AuthResp& o) {
+  return m.get("body", o.body) && m.get("hmac", o.hmac);
+}
 bool read(Map& m, NewProxy& o) {
-  return m.get("id", o.id) && m.get("name", o.name) && m.get("type", o.type) && m.get("bind", o.bind) && m.get("port", o.port);
+  return m.get("id", o.id) && m.get("name", o.name) && m.get("type", o.type) && m.get("bind", o.bind) &&
+         m.get("port", o.port);
 }
-bool read(Map& m, ProxyResp& o) { return m.get("id", o.id) && m.get("code", o.code) && m.get("text", o.text) && m.get("port", o.port); }
+bool read(Map& m, ProxyResp& o) {
+  return m.get("id", o.id) && m.get("code", o.code) && m.get("text", o.text) && m.get("port", o.port);
+}
 bool read(Map& m, NewConn& o) {
-  return m.get("proxy", o.proxy) && m.get("conn", o.connection) && m.get("user", o.user) && m.get("dest", o.destination);
+  return m.get("proxy", o.proxy) && m.get("conn", o.connection) && m.get("user", o.user) &&
+         m.get("dest", o.destination);
 }
-bool read(Map& m, CloseProxy& o) { return m.get("id", o.id); }
-bool read(Map& m, Ping& o) { return m.get("time", o.timestamp); }
-bool read(Map& m, Pong& o) { return m.get("time", o.timestamp); }
-bool read(Map& m, Goodbye& o) { return m.get("reason", o.reason); }
-bool read(Map& m, ErrorMessage& o) { return m.get("text", o.text); }
+bool read(Map& m, CloseProxy& o) {
+  return m.get("id", o.id);
+}
+bool read(Map& m, Ping& o) {
+  return m.get("time", o.timestamp);
+}
+bool read(Map& m, Pong& o) {
+  return m.get("time", o.timestamp);
+}
+bool read(Map& m, Goodbye& o) {
+  return m.get("reason", o.reason);
+}
+bool read(Map& m, ErrorMessage& o) {
+  return m.get("text", o.text);
+}
 bool read(Map& m, AuthBody& o) {
-  return m.get("version", o.version) && m.get("instance", o.instance) && m.get("run", o.run) && m.get("tunnel", o.tunnel) &&
-         m.get("name", o.name) && m.get("time", o.timestamp) && m.get("nonce", o.nonce) && m.get("features", o.features);
+  return m.get("version", o.version) && m.get("instance", o.instance) && m.get("run", o.run) &&
+         m.get("tunnel", o.tunnel) && m.get("name", o.name) && m.get("time", o.timestamp) && m.get("nonce", o.nonce) &&
+         m.get("features", o.features);
 }
 bool read(Map& m, AuthRespBody& o) {
-  return m.get("ok", o.ok) && m.get("error", o.error) && m.get("session", o.session) && m.get("nonce", o.nonce) && m.get("time", o.time) &&
-         m.get("features", o.features);
+  return m.get("ok", o.ok) && m.get("error", o.error) && m.get("session", o.session) && m.get("nonce", o.nonce) &&
+         m.get("time", o.time) && m.get("features", o.features);
 }
 
 // Runs `use` on the one map that `bytes` must be.
@@ -215,7 +238,8 @@ template <typename F>
 auto with_map(Bytes bytes, F use) -> decltype(use(std::declval<Map&>())) {
   try {
     std::size_t used = 0;
-    const msgpack::object_handle handle = msgpack::unpack(reinterpret_cast<const char*>(bytes.data()), bytes.size(), used, nullptr, nullptr, kLimits);
+    const msgpack::object_handle handle =
+        msgpack::unpack(reinterpret_cast<const char*>(bytes.data()), bytes.size(), used, nullptr, nullptr, kLimits);
     if (used != bytes.size()) return fail(ErrorKind::protocol, "control message: bytes after its end");
     if (handle.get().type != msgpack::type::MAP) return fail(ErrorKind::protocol, "control message: not a map");
     Map map(handle.get());
@@ -226,7 +250,8 @@ auto with_map(Bytes bytes, F use) -> decltype(use(std::declval<Map&>())) {
 }
 
 std::unexpected<Error> missing(std::string_view type, const Map& map) {
-  return fail(ErrorKind::protocol, fmt::format("control message '{}': '{}' is missing or of the wrong kind", type, map.first_bad()));
+  return fail(ErrorKind::protocol,
+              fmt::format("control message '{}': '{}' is missing or of the wrong kind", type, map.first_bad()));
 }
 
 template <typename T>
@@ -308,8 +333,12 @@ std::vector<std::byte> encode_body(const AuthRespBody& body) {
   return bytes_of(buffer);
 }
 
-Result<AuthBody> decode_auth_body(Bytes bytes) { return read_body<AuthBody>("auth body", bytes); }
-Result<AuthRespBody> decode_auth_resp_body(Bytes bytes) { return read_body<AuthRespBody>("auth_resp body", bytes); }
+Result<AuthBody> decode_auth_body(Bytes bytes) {
+  return read_body<AuthBody>("auth body", bytes);
+}
+Result<AuthRespBody> decode_auth_resp_body(Bytes bytes) {
+  return read_body<AuthRespBody>("auth_resp body", bytes);
+}
 
 Result<std::optional<Message>> MessageReader::next(Bytes& input) {
   const auto take = [&](std::size_t upto) {
@@ -321,7 +350,8 @@ Result<std::optional<Message>> MessageReader::next(Bytes& input) {
   if (buffer_.size() < 4 && !take(4)) return std::nullopt;
   const std::size_t length = load_be<std::uint32_t>(buffer_.data());
   if (length == 0 || length > kMaxMessage) {
-    return fail(ErrorKind::protocol, fmt::format("control message of {} bytes, at most {} are allowed", length, kMaxMessage));
+    return fail(ErrorKind::protocol,
+                fmt::format("control message of {} bytes, at most {} are allowed", length, kMaxMessage));
   }
   if (!take(4 + length)) return std::nullopt;
   auto message = decode(Bytes(buffer_).subspan(4));

@@ -33,7 +33,8 @@ Result<Preface> decode_preface(Bytes bytes) {
   const std::string_view text = as_text(bytes);
   if (bytes.size() != kPrefaceSize || !text.starts_with("QTRP")) {
     std::string hint = "not a QTRP peer";
-    if (bytes.size() >= 3 && bytes[0] == std::byte{22} && bytes[1] == std::byte{3}) hint += " (it speaks TLS: crypto: tls on its side?)";
+    if (bytes.size() >= 3 && bytes[0] == std::byte{22} && bytes[1] == std::byte{3})
+      hint += " (it speaks TLS: crypto: tls on its side?)";
     if (text.starts_with("GET ") || text.starts_with("POST") || text.starts_with("HEAD")) hint += " (it speaks HTTP)";
     if (text.starts_with("SSH-")) hint += " (it speaks SSH)";
     return fail(ErrorKind::protocol, hint);
@@ -49,11 +50,12 @@ Result<Preface> decode_preface(Bytes bytes) {
 
 Result<void> match(const Preface& ours, const Preface& theirs) {
   if (ours.version != theirs.version) {
-    return fail(ErrorKind::protocol, fmt::format("protocol version differs: {} here, {} there; update the older side", ours.version, theirs.version));
+    return fail(ErrorKind::protocol, fmt::format("protocol version differs: {} here, {} there; update the older side",
+                                                 ours.version, theirs.version));
   }
   if (ours.mux != theirs.mux) {
-    return fail(ErrorKind::protocol,
-                fmt::format("mux differs: '{}' here, '{}' there; set the same `mux` on both sides", mux_name(ours.mux), mux_name(theirs.mux)));
+    return fail(ErrorKind::protocol, fmt::format("mux differs: '{}' here, '{}' there; set the same `mux` on both sides",
+                                                 mux_name(ours.mux), mux_name(theirs.mux)));
   }
   if (theirs.max_frame == 0) return fail(ErrorKind::protocol, "the peer accepts no frames at all (largest frame 0)");
   return {};

@@ -38,11 +38,16 @@ class Hmac {
 }  // namespace
 
 Mac client_proof(std::string_view token, Bytes channel_binding, Bytes client_preface, Bytes auth_body) {
-  return Hmac(token).part(as_bytes("qtrp client proof")).part(channel_binding).part(client_preface).part(auth_body).end();
+  return Hmac(token)
+      .part(as_bytes("qtrp client proof"))
+      .part(channel_binding)
+      .part(client_preface)
+      .part(auth_body)
+      .end();
 }
 
-Mac server_proof(std::string_view token, Bytes channel_binding, Bytes client_preface, Bytes server_preface, const Mac& proof,
-                 Bytes auth_resp_body) {
+Mac server_proof(std::string_view token, Bytes channel_binding, Bytes client_preface, Bytes server_preface,
+                 const Mac& proof, Bytes auth_resp_body) {
   return Hmac(token)
       .part(as_bytes("qtrp server proof"))
       .part(channel_binding)
@@ -53,7 +58,9 @@ Mac server_proof(std::string_view token, Bytes channel_binding, Bytes client_pre
       .end();
 }
 
-bool equal(const Mac& a, const Mac& b) { return sodium_memcmp(a.data(), b.data(), a.size()) == 0; }
+bool equal(const Mac& a, const Mac& b) {
+  return sodium_memcmp(a.data(), b.data(), a.size()) == 0;
+}
 
 bool NonceMemory::first_time(const Nonce& nonce, TimePoint now) {
   while (!order_.empty() && order_.front().first <= now) {

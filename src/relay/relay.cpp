@@ -57,9 +57,7 @@ Produced Relay::produce(MutableBytes into) {
       socket_->await_readable();
       return {n + r.n, Produced::Status::would_block, {}};
     }
-    case io::IoResult::Status::would_block:
-      socket_->await_readable();
-      return {n, Produced::Status::would_block, {}};
+    case io::IoResult::Status::would_block: socket_->await_readable(); return {n, Produced::Status::would_block, {}};
     case io::IoResult::Status::end:
       socket_ended_ = true;
       ended_one_way();
@@ -132,9 +130,13 @@ void Relay::ended_one_way() {
   if (socket_ended_ && shut_) finish(End::finished);
 }
 
-void Relay::on_reset(ResetCode code) { finish(End::stream_reset, code); }
+void Relay::on_reset(ResetCode code) {
+  finish(End::stream_reset, code);
+}
 
-void Relay::on_broken() { socket_failed(); }
+void Relay::on_broken() {
+  socket_failed();
+}
 
 void Relay::socket_failed() {
   if (over_) return;
@@ -148,7 +150,9 @@ void Relay::abort(ResetCode code) {
   finish(End::stream_reset, code);
 }
 
-void Relay::session_lost() { finish(End::session_lost, ResetCode::session_lost); }
+void Relay::session_lost() {
+  finish(End::session_lost, ResetCode::session_lost);
+}
 
 void Relay::finish(End end, ResetCode code) {
   if (over_) return;

@@ -1,5 +1,5 @@
-// Who is who: HMAC-SHA256 proofs keyed with the token, which itself never travels; the memory of nonces that stops replay where there is no
-// channel binding; and the slowing-down of those who guess. Pure: no sockets, no clock.
+// Who is who: HMAC-SHA256 proofs keyed with the token, which itself never travels; the memory of nonces that stops
+// replay where there is no channel binding; and the slowing-down of those who guess. Pure: no sockets, no clock.
 #pragma once
 
 #include <deque>
@@ -12,12 +12,13 @@
 
 namespace qtrp::protocol {
 
-/// HMAC-SHA256(token, "qtrp client proof" | binding | client preface | Auth body), each part behind its 4-byte big-endian length.
+/// HMAC-SHA256(token, "qtrp client proof" | binding | client preface | Auth body), each part behind its 4-byte
+/// big-endian length.
 Mac client_proof(std::string_view token, Bytes channel_binding, Bytes client_preface, Bytes auth_body);
-/// HMAC-SHA256(token, "qtrp server proof" | binding | client preface | server preface | client proof | AuthResp body), likewise. The client's
-/// proof stands for its nonce and everything else it said.
-Mac server_proof(std::string_view token, Bytes channel_binding, Bytes client_preface, Bytes server_preface, const Mac& client_proof,
-                 Bytes auth_resp_body);
+/// HMAC-SHA256(token, "qtrp server proof" | binding | client preface | server preface | client proof | AuthResp body),
+/// likewise. The client's proof stands for its nonce and everything else it said.
+Mac server_proof(std::string_view token, Bytes channel_binding, Bytes client_preface, Bytes server_preface,
+                 const Mac& client_proof, Bytes auth_resp_body);
 /// Constant time.
 bool equal(const Mac& a, const Mac& b);
 
@@ -26,7 +27,8 @@ inline constexpr std::chrono::minutes kClockTolerance{5};  ///< without a channe
 /// Remembers nonces for twice the tolerance, so that a recorded Auth cannot be used again.
 class NonceMemory {
  public:
-  /// False if it was seen before. Only nonces whose proof was right are remembered, so only holders of a token take memory.
+  /// False if it was seen before. Only nonces whose proof was right are remembered, so only holders of a token take
+  /// memory.
   bool first_time(const Nonce& nonce, TimePoint now);
   std::size_t size() const { return seen_.size(); }
 
@@ -35,8 +37,9 @@ class NonceMemory {
   std::deque<std::pair<TimePoint, std::string>> order_;
 };
 
-/// How long to make an address wait for its `denied`: nothing for the first three failures in a minute, then 1 s, 2 s, 4 s, 8 s at most. A
-/// right proof is never delayed, and clears nothing: others behind the same address may go on guessing.
+/// How long to make an address wait for its `denied`: nothing for the first three failures in a minute, then 1 s, 2 s,
+/// 4 s, 8 s at most. A right proof is never delayed, and clears nothing: others behind the same address may go on
+/// guessing.
 class FailureDelay {
  public:
   Duration failed(const std::string& address, TimePoint now);

@@ -1,5 +1,6 @@
-// Joins one stream of a session and one socket, both ways. Half-close goes through as half-close and a reset as a reset; a side that takes
-// nothing stops the other one, and nobody else. It knows nothing of servers, clients or who carries the stream.
+// Joins one stream of a session and one socket, both ways. Half-close goes through as half-close and a reset as a
+// reset; a side that takes nothing stops the other one, and nobody else. It knows nothing of servers, clients or who
+// carries the stream.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +16,10 @@ namespace qtrp::relay {
 
 /// How a relayed connection ended.
 enum class End : std::uint8_t {
-  finished,        ///< both directions ended cleanly
-  socket_broke,    ///< our socket was reset or failed; the stream was reset
-  stream_reset,    ///< the stream was reset; our socket was reset
-  session_lost,    ///< the tunnel went; our socket was reset
+  finished,      ///< both directions ended cleanly
+  socket_broke,  ///< our socket was reset or failed; the stream was reset
+  stream_reset,  ///< the stream was reset; our socket was reset
+  session_lost,  ///< the tunnel went; our socket was reset
 };
 std::string_view to_string(End end);
 
@@ -33,7 +34,8 @@ class Relay : public session::StreamOwner, private io::SocketListener {
   /// On which side of the tunnel it stands: decides which direction counts as "in".
   enum class Side : std::uint8_t { server, client };
 
-  Relay(session::Session& session, io::Loop& loop, Side side, Meters meters) : session_(session), loop_(loop), meters_(meters), side_(side) {}
+  Relay(session::Session& session, io::Loop& loop, Side side, Meters meters)
+      : session_(session), loop_(loop), meters_(meters), side_(side) {}
   ~Relay() override;
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
@@ -59,8 +61,12 @@ class Relay : public session::StreamOwner, private io::SocketListener {
   void on_reset(session::ResetCode code) override;
 
  protected:
-  /// Called once, when the relay holds neither stream nor socket any more; it may be destroyed at the turn's end, not within. `code` is the
-  /// peer's, for stream_reset.
+  session::Session& session() { return session_; }
+  io::Loop& loop() { return loop_; }
+  bool over() const { return over_; }
+  void set_proxy_counters(stats::Counters& counters) { meters_.proxy = &counters; }
+  /// Called once, when the relay holds neither stream nor socket any more; it may be destroyed at the turn's end, not
+  /// within. `code` is the peer's, for stream_reset.
   virtual void on_end(End end, session::ResetCode code) = 0;
 
  private:
@@ -81,9 +87,9 @@ class Relay : public session::StreamOwner, private io::SocketListener {
   std::uint64_t to_stream_ = 0, to_socket_ = 0;
   Meters meters_;
   Side side_;
-  bool socket_ended_ = false;   // its end was given to the stream
-  bool stream_ended_ = false;   // the stream's end was heard
-  bool shut_ = false;           // ... and passed on to the socket
+  bool socket_ended_ = false;  // its end was given to the stream
+  bool stream_ended_ = false;  // the stream's end was heard
+  bool shut_ = false;          // ... and passed on to the socket
   bool over_ = false;
 };
 

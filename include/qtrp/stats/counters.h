@@ -1,5 +1,5 @@
-// Counters on the data path: one writer (the loop they belong to), any number of readers, no lock and no shared cache line. Readers see each
-// number exactly as it was at some moment; two numbers may be of different moments.
+// Counters on the data path: one writer (the loop they belong to), any number of readers, no lock and no shared cache
+// line. Readers see each number exactly as it was at some moment; two numbers may be of different moments.
 #pragma once
 
 #include <atomic>

@@ -11,7 +11,8 @@ namespace qtrp::tunnel {
 class ControlListener {
  public:
   virtual void on_message(protocol::Message message) = 0;
-  /// The stream cannot be used any more: broken messages (protocol), an end or a reset (closed), a peer that does not read (limit).
+  /// The stream cannot be used any more: broken messages (protocol), an end or a reset (closed), a peer that does not
+  /// read (limit).
   virtual void on_control_failed(Error error) = 0;
 
  protected:

@@ -1,5 +1,6 @@
-// A Session over a TCP connection: socket + record layer + mux. It reads in bulk, opens records and parses frames in place, and writes what
-// the mux's turns give once a turn of the loop. What it leaves to others: dialing, authentication, what streams are for.
+// A Session over a TCP connection: socket + record layer + mux. It reads in bulk, opens records and parses frames in
+// place, and writes what the mux's turns give once a turn of the loop. What it leaves to others: dialing,
+// authentication, what streams are for.
 #pragma once
 
 #include <array>
@@ -19,10 +20,11 @@ namespace qtrp::tunnel {
 struct Options {
   bool client = false;
   mux::Protocol mux = mux::Protocol::smux2;
-  std::size_t max_streams = 65536;           ///< that the peer may have open, once authenticated
-  std::size_t session_buffer = 64u << 20;    ///< bytes received and not yet taken by local sockets, all streams, once authenticated
+  std::size_t max_streams = 65536;  ///< that the peer may have open, once authenticated
+  std::size_t session_buffer =
+      64u << 20;  ///< bytes received and not yet taken by local sockets, all streams, once authenticated
   std::size_t max_stream_window = 16u << 20;
-  std::uint32_t max_frame = 65535;           ///< largest frame that we accept and send
+  std::uint32_t max_frame = 65535;  ///< largest frame that we accept and send
 };
 
 class TunnelSession final : public session::Session, private io::SocketListener {
@@ -52,7 +54,8 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   void on_writable() override;
   void on_broken() override;
 
-  bool open_more();                 // one step from wire bytes to the mux; false when more wire bytes are needed or the session is over
+  bool
+  open_more();  // one step from wire bytes to the mux; false when more wire bytes are needed or the session is over
   bool take_preface(Bytes& plain);  // false while the peer's preface is not whole
   void say_established();
   void flush();
@@ -74,11 +77,11 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   io::TurnEnd flush_, tell_;
   io::Timer mux_timer_, close_timer_;
 
-  io::Chunk in_;                 // wire bytes not yet opened
-  io::Chunk out_;                // plaintext being framed, sealed in place
-  Bytes wire_;                   // what must leave next: inside out_, the layer, or hello_
-  std::vector<std::byte> hello_; // handshake bytes and our preface
-  std::size_t batch_;            // most plaintext for one fill: grows while the socket takes all, shrinks when it blocks
+  io::Chunk in_;                  // wire bytes not yet opened
+  io::Chunk out_;                 // plaintext being framed, sealed in place
+  Bytes wire_;                    // what must leave next: inside out_, the layer, or hello_
+  std::vector<std::byte> hello_;  // handshake bytes and our preface
+  std::size_t batch_;  // most plaintext for one fill: grows while the socket takes all, shrinks when it blocks
 
   std::array<std::byte, protocol::kPrefaceSize> our_preface_{}, their_preface_{};
   std::size_t preface_have_ = 0;
@@ -86,7 +89,7 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   std::deque<session::Event> events_;  // of the session itself
   std::optional<Error> closed_;        // why it is over; the events stop after it was told
   bool closed_told_ = false;
-  bool closing_ = false;               // close() was called: what is queued still leaves
+  bool closing_ = false;  // close() was called: what is queued still leaves
   bool input_paused_ = false;
   bool heard_ = false;
   std::uint64_t wire_in_ = 0, wire_out_ = 0;

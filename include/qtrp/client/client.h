@@ -1,0 +1,15 @@
+// The client: dials the server, proves who it is, registers proxies, and connects their users to the local services.
+// Reconnects for ever.
+#pragma once
+
+#include "qtrp/base/error.h"
+#include "qtrp/config/config.h"
+
+namespace qtrp::client {
+
+/// Runs until SIGTERM or SIGINT: then no new connections, the running ones get `shutdown.grace`; a second signal ends
+/// it at once. Blocks the calling thread, which handles the signals. An error is one of starting; losing the server is
+/// not one.
+Result<void> run(const config::ClientConfig& config);
+
+}  // namespace qtrp::client

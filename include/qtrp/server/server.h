@@ -1,0 +1,14 @@
+// The server: accepts tunnels, authenticates clients, owns the public listeners of their proxies.
+#pragma once
+
+#include "qtrp/base/error.h"
+#include "qtrp/config/config.h"
+
+namespace qtrp::server {
+
+/// Runs until SIGTERM or SIGINT: then no new connections, the running ones get `shutdown.grace`; a second signal ends
+/// it at once. Blocks the calling thread, which handles the signals. An error is one of starting (a port that is taken,
+/// an unusable certificate).
+Result<void> run(const config::ServerConfig& config);
+
+}  // namespace qtrp::server

@@ -1,0 +1,112 @@
+// One tunnel of the client: dials, authenticates both ends, registers the proxies, takes the users' streams, keeps
+// itself alive, and begins anew when it is lost.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "client/backoff.h"
+#include "client/local_relay.h"
+#include "qtrp/config/config.h"
+#include "qtrp/crypto/noise.h"
+#include "qtrp/crypto/tls.h"
+#include "qtrp/io/socket.h"
+#include "qtrp/session/session.h"
+#include "qtrp/tunnel/control_channel.h"
+
+namespace qtrp::client {
+
+/// What all tunnels of the client share; outlives them.
+struct Shared {
+  const config::ClientConfig& config;
+  std::shared_ptr<crypto::TlsContext> tls;
+  std::optional<crypto::NoiseKey> noise_key;
+  protocol::Id16 instance{}, run{};
+  io::Resolver server_names, local_names;  // apart, so that a server name that hangs does not hold up local services
+};
+
+class Link final : private session::SessionListener, private tunnel::ControlListener {
+ public:
+  Link(Shared& shared, io::Loop& loop, std::uint32_t number);
+  ~Link();
+
+  void begin();
+  /// No new connections from now on; `drained` is called once, when the running ones have ended (at once without any).
+  void drain(std::function<void()> drained);
+  void close(std::function<void()> closed);
+
+  // For its relays.
+  const config::Proxy* proxy(std::uint32_t id) const;
+  stats::Counters& opened(std::uint32_t proxy);
+  io::Resolver& resolver() { return shared_.local_names; }
+  Duration connect_timeout() const { return shared_.config.connect_timeout; }
+  void relay_ended(LocalRelay& relay, relay::End end, session::ResetCode code);
+  std::string label() const;
+
+  struct ProxyFigures {
+    std::uint32_t id = 0;
+    std::uint16_t port = 0;  ///< on the server; 0: not registered now
+    std::string code;        ///< why not
+    std::uint64_t in = 0, out = 0, active = 0, total = 0;
+  };
+  struct Figures {
+    bool connected = false;
+    std::uint32_t tunnel = 0;
+    std::string server;
+    TimePoint since;
+    std::size_t connections = 0;
+    session::SessionStats session;
+    std::vector<ProxyFigures> proxies;
+  };
+  Figures figures() const;
+  const stats::Counters& totals() const { return totals_; }
+
+ private:
+  struct ProxyState {
+    std::uint16_t port = 0;
+    std::string code = "not connected";
+    unsigned failures = 0;
+    std::unique_ptr<io::Timer> retry;
+    stats::Counters counters;
+  };
+
+  void on_events() override;
+  void on_message(protocol::Message message) override;
+  void on_control_failed(Error error) override;
+  void connect();
+  void connected(io::Fd fd);
+  void authenticate();
+  void verify(const protocol::AuthResp& response);
+  void registered(const protocol::ProxyResp& response);
+  void register_proxy(std::uint32_t id);
+  void keep_alive();
+  void lost(const Error& error);
+  void try_again();
+
+  Shared& shared_;
+  io::Loop& loop_;
+  const std::uint32_t number_;
+  const std::shared_ptr<int> wanted_ = std::make_shared<int>(0);
+  Backoff backoff_;
+  io::Timer retry_timer_, auth_timer_, alive_timer_;
+  std::unique_ptr<io::Connector> connector_;
+  std::unique_ptr<session::Session> session_;
+  std::unique_ptr<tunnel::ControlChannel> control_;
+  enum class State : std::uint8_t { idle, dialing, authenticating, running, closing } state_ = State::idle;
+  protocol::Mac proof_{};
+  TimePoint since_{};
+  unsigned unanswered_ = 0;
+  bool draining_ = false;
+  std::string last_error_;
+  std::function<void()> drained_, closed_;
+  std::map<std::uint32_t, ProxyState> proxies_;
+  std::unordered_map<LocalRelay*, std::unique_ptr<LocalRelay>> relays_;
+  stats::Counters totals_;
+};
+
+}  // namespace qtrp::client

@@ -1,0 +1,79 @@
+#include "client/local_relay.h"
+
+#include <cerrno>
+
+#include "client/link.h"
+#include "qtrp/base/log.h"
+
+namespace qtrp::client {
+
+using session::ResetCode;
+
+LocalRelay::LocalRelay(Link& link, session::Session& session, io::Loop& loop, stats::Counters& loop_counters)
+    : Relay(session, loop, Side::client, {&loop_counters, nullptr}), link_(link), dial_(std::make_unique<Dial>()) {}
+
+LocalRelay::~LocalRelay() = default;
+
+void LocalRelay::on_body(Bytes body) {
+  if (!config_ && !over()) {
+    const std::size_t before = body.size();
+    auto message = dial_->reader.next(body);
+    session().moved(stream(), before - body.size());
+    if (!message) {
+      log::warn("{}: a stream does not begin with NewConn: {}", link_.label(), message.error().message);
+      return abort(ResetCode::protocol);
+    }
+    if (!*message) return;
+    const auto* conn = std::get_if<protocol::NewConn>(&**message);
+    if (!conn) return abort(ResetCode::protocol);
+    begin(*conn);
+    if (over() || body.empty()) return;
+  }
+  Relay::on_body(body);
+}
+
+void LocalRelay::on_finished() {
+  if (!config_ && !over()) return abort(ResetCode::protocol);  // ended before it said what it is for
+  Relay::on_finished();
+}
+
+void LocalRelay::begin(const protocol::NewConn& conn) {
+  config_ = link_.proxy(conn.proxy);
+  proxy_ = conn.proxy;
+  if (!config_) {
+    log::warn("{}: user {} came for proxy {}, which is not ours", link_.label(), conn.user, conn.proxy);
+    return abort(ResetCode::unknown_proxy);
+  }
+  set_proxy_counters(link_.opened(conn.proxy));
+  log::debug("{}: proxy '{}': user {} to {}", link_.label(), config_->name, conn.user, config_->local.to_string());
+  if (auto literal = io::Endpoint::from_literal(config_->local.host, config_->local.port))
+    return connect_to({*literal});
+  link_.resolver().resolve(loop(), config_->local, dial_->wanted, [this](Result<std::vector<io::Endpoint>> found) {
+    if (!found) return failed(found.error());
+    connect_to(std::move(*found));
+  });
+}
+
+void LocalRelay::connect_to(std::vector<io::Endpoint> addresses) {
+  dial_->connector = std::make_unique<io::Connector>(
+      loop(), std::move(addresses),
+      io::Connector::Options{.timeout = link_.connect_timeout(), .receive_buffer = 0, .before_connect = {}},
+      [this](Result<io::Fd> fd) {
+        if (!fd) return failed(fd.error());
+        dial_.reset();
+        connect(std::move(*fd));
+      });
+}
+
+void LocalRelay::failed(const Error& error) {
+  log::warn("{}: proxy '{}': local service {} does not answer: {}; the user's connection is reset", link_.label(),
+            config_->name, config_->local.to_string(), error.message);
+  abort(error.code == ECONNREFUSED ? ResetCode::refused : ResetCode::unreachable);
+}
+
+void LocalRelay::on_end(relay::End end, ResetCode code) {
+  dial_.reset();
+  link_.relay_ended(*this, end, code);
+}
+
+}  // namespace qtrp::client

@@ -1,0 +1,42 @@
+// A stream that the server opened for a user: reads NewConn, connects to the local service, then relays.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "qtrp/config/config.h"
+#include "qtrp/protocol/messages.h"
+#include "qtrp/relay/relay.h"
+
+namespace qtrp::client {
+
+class Link;
+
+class LocalRelay final : public relay::Relay {
+ public:
+  LocalRelay(Link& link, session::Session& session, io::Loop& loop, stats::Counters& loop_counters);
+  ~LocalRelay() override;
+
+  void on_body(Bytes body) override;
+  void on_finished() override;
+  std::uint32_t proxy() const { return proxy_; }
+  bool accepted() const { return config_ != nullptr; }  ///< NewConn named a proxy of ours
+
+ private:
+  struct Dial {  // only until it is connected
+    protocol::MessageReader reader;
+    std::unique_ptr<io::Connector> connector;
+    std::shared_ptr<int> wanted = std::make_shared<int>(0);
+  };
+  void begin(const protocol::NewConn& conn);
+  void connect_to(std::vector<io::Endpoint> addresses);
+  void failed(const Error& error);
+  void on_end(relay::End end, session::ResetCode code) override;
+
+  Link& link_;
+  std::unique_ptr<Dial> dial_;
+  const config::Proxy* config_ = nullptr;
+  std::uint32_t proxy_ = 0;
+};
+
+}  // namespace qtrp::client

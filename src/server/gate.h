@@ -1,0 +1,53 @@
+// Who may come in: tokens and their limits, proofs, replay and clock checks, and the slowing-down of who guesses.
+// Thread-safe.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "qtrp/config/config.h"
+#include "qtrp/protocol/proof.h"
+
+namespace qtrp::server {
+
+/// A token of the configuration with what its clients use of it now.
+struct TokenState {
+  config::Token config;
+  std::atomic<std::uint32_t> proxies{0}, connections{0};
+
+  bool may_open_connection() const {
+    return !config.max_connections || connections.load(std::memory_order_relaxed) < *config.max_connections;
+  }
+};
+
+class Gate {
+ public:
+  explicit Gate(const std::vector<config::Token>& tokens);
+
+  struct Attempt {
+    Bytes body;  ///< the encoded AuthBody, as sent
+    protocol::Mac hmac;
+    Bytes channel_binding;  ///< empty for crypto none: then clock and nonce are checked
+    Bytes client_preface;
+    std::string address;  ///< the peer's, without port
+  };
+  struct Verdict {
+    std::shared_ptr<TokenState> token;  ///< null: denied
+    protocol::AuthBody body;            ///< when not denied
+    std::string reason;                 ///< for our log only
+    Duration delay{};                   ///< to wait before answering `denied`
+  };
+  /// `wall_ms`: ms since 1970, UTC.
+  Verdict check(const Attempt& attempt, TimePoint now, std::int64_t wall_ms);
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<TokenState>> tokens_;
+  protocol::NonceMemory nonces_;
+  protocol::FailureDelay failures_;
+};
+
+}  // namespace qtrp::server

@@ -1,0 +1,100 @@
+// A client as the server sees it: the proxies it registered and the tunnels that carry them. The proxies' listeners
+// live on the home loop, the loop of the client's first tunnel; tunnels on other loops are handed accepted connections
+// as descriptors.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "qtrp/config/config.h"
+#include "qtrp/io/socket.h"
+#include "qtrp/protocol/messages.h"
+#include "qtrp/stats/counters.h"
+#include "server/gate.h"
+
+namespace qtrp::server {
+
+class Peer;
+
+/// A tunnel's place in its group. `peer` may be touched on `loop` only and is null once the tunnel is gone.
+struct Member {
+  explicit Member(io::Loop& l) : loop(l) {}
+  io::Loop& loop;
+  Peer* peer = nullptr;
+  std::uint32_t tunnel = 0;
+  std::atomic<std::uint32_t> connections{0};
+  std::atomic<bool> draining{false};
+};
+
+/// Figures of a proxy for statistics.
+struct ProxyFigures {
+  std::uint32_t id = 0;
+  std::string name, type, bind;
+  std::uint16_t port = 0;
+  std::uint64_t retired_in = 0, retired_out = 0, retired_total = 0;  ///< by tunnels that are gone
+};
+
+class Group : public std::enable_shared_from_this<Group> {
+ public:
+  Group(io::Loop& home, const config::ServerConfig& config, io::Endpoint default_bind,
+        std::shared_ptr<TokenState> token, const protocol::AuthBody& client);
+  ~Group();
+
+  io::Loop& home() const { return home_; }
+  const std::string& name() const { return name_; }
+  const protocol::Id16& instance() const { return instance_; }
+  const protocol::Id16& run() const { return run_; }
+  const protocol::Id16& session_id() const { return session_; }
+  const std::shared_ptr<TokenState>& token() const { return token_; }
+
+  // Any thread.
+  void join(const std::shared_ptr<Member>& member);
+  /// Returns true if it was the last one.
+  bool leave(const std::shared_ptr<Member>& member);
+  std::vector<std::shared_ptr<Member>> members() const;
+  /// Registers on the home loop and answers on `answer_on`. The same proxy from another tunnel of the client is
+  /// answered likewise.
+  void add_proxy(const protocol::NewProxy& proxy, io::Loop& answer_on, std::function<void(protocol::ProxyResp)> answer);
+  void remove_proxy(std::uint32_t id);
+  /// Frees every port at once and accepts no more; running connections go on.
+  void close_listeners(std::function<void()> done = {});
+  void retire(std::uint32_t proxy, std::uint64_t in, std::uint64_t out, std::uint64_t total);
+
+  // Home loop only.
+  std::vector<ProxyFigures> figures() const;
+  /// When the home loop does not run any more.
+  void drop() { proxies_.clear(); }
+
+ private:
+  struct Proxy {
+    protocol::NewProxy spec;
+    ProxyFigures figures;
+    std::unique_ptr<io::Listener> listener;
+  };
+  protocol::ProxyResp register_here(const protocol::NewProxy& spec);
+  void accepted(std::uint32_t proxy, io::Fd fd, const io::Endpoint& user);
+  std::shared_ptr<Member> least_loaded();
+
+  io::Loop& home_;
+  const config::PortSet ports_;
+  const io::Endpoint default_bind_;
+  const std::shared_ptr<TokenState> token_;
+  const std::string name_;
+  const protocol::Id16 instance_, run_;
+  protocol::Id16 session_{};
+
+  mutable std::mutex mutex_;
+  std::vector<std::shared_ptr<Member>> members_;
+
+  // Home loop only.
+  std::map<std::uint32_t, Proxy> proxies_;
+  bool closed_ = false;
+  TimePoint limit_logged_{};
+};
+
+}  // namespace qtrp::server

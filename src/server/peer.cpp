@@ -1,0 +1,366 @@
+#include "server/peer.h"
+
+#include <algorithm>
+
+#include "qtrp/base/log.h"
+#include "qtrp/identity/identity.h"
+#include "qtrp/protocol/proof.h"
+
+namespace qtrp::server {
+namespace {
+
+using session::EventKind;
+using session::ResetCode;
+
+constexpr auto kAuthLimit = std::chrono::seconds(10);
+constexpr unsigned kMostUnanswered = 3;     // pings
+constexpr std::size_t kMostBacklog = 1024;  // users waiting for a stream
+constexpr auto kBacklogLimit = std::chrono::seconds(10);
+
+std::int64_t wall_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+void reset_socket(io::Fd fd) {
+  const linger now{1, 0};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+}  // namespace
+
+// A user's connection and its stream.
+class Peer::UserRelay final : public relay::Relay {
+ public:
+  UserRelay(Peer& peer, std::uint32_t proxy, relay::Meters meters)
+      : Relay(*peer.session_, peer.loop_, Side::server, meters), peer_(peer), proxy_(proxy) {}
+  std::uint32_t proxy() const { return proxy_; }
+
+ private:
+  void on_end(relay::End end, ResetCode code) override { peer_.relay_ended(*this, end, code); }
+  Peer& peer_;
+  std::uint32_t proxy_;
+};
+
+Peer::Peer(Worker& worker, const io::Endpoint& from)
+    : worker_(worker),
+      loop_(worker.loop()),
+      address_(from.to_string()),
+      host_(from.host()),
+      auth_timer_(loop_),
+      alive_timer_(loop_),
+      probe_timer_(loop_),
+      since_(loop_.now()),
+      member_(std::make_shared<Member>(loop_)) {
+  member_->peer = this;
+}
+
+Peer::~Peer() {
+  member_->peer = nullptr;
+}
+
+std::string Peer::label() const {
+  return group_ ? fmt::format("client '{}' ({}, tunnel {})", group_->name(), address_, client_.tunnel)
+                : fmt::format("tunnel from {}", address_);
+}
+
+void Peer::start(std::unique_ptr<session::Session> session) {
+  session_ = std::move(session);
+  auth_timer_.start(kAuthLimit, [this] { ended(Error{ErrorKind::timeout, "did not authenticate within 10 s"}); });
+}
+
+void Peer::on_events() {
+  while (state_ != State::ended) {
+    const auto event = session_->next_event();
+    if (!event) break;
+    switch (event->kind) {
+      case EventKind::established: break;
+      case EventKind::opened:
+        if (control_) {
+          session_->reset(event->stream, ResetCode::protocol);  // only the server opens data streams
+          break;
+        }
+        control_.emplace(*session_, static_cast<tunnel::ControlListener&>(*this));
+        control_->set_stream(event->stream);
+        session_->attach(event->stream, *control_, static_cast<session::StreamOwner*>(&*control_));
+        break;
+      case EventKind::body:
+      case EventKind::finished:
+      case EventKind::reset: session::dispatch(*event); break;
+      case EventKind::can_open: open_waiting(); break;
+      case EventKind::closed: ended(*event->error); return;
+    }
+  }
+}
+
+// --- who is it ---
+
+void Peer::on_message(protocol::Message message) {
+  if (state_ == State::waiting) {
+    if (const auto* auth = std::get_if<protocol::Auth>(&message)) return authenticate(*auth);
+    return ended(Error{ErrorKind::protocol, "its first message is not Auth"});
+  }
+  if (const auto* m = std::get_if<protocol::NewProxy>(&message)) {
+    group_->add_proxy(*m, loop_, [member = member_](const protocol::ProxyResp& response) {
+      if (member->peer && member->peer->state_ == State::running) member->peer->control_->send(response);
+    });
+  } else if (const auto* close = std::get_if<protocol::CloseProxy>(&message)) {
+    group_->remove_proxy(close->id);
+  } else if (const auto* ping = std::get_if<protocol::Ping>(&message)) {
+    control_->send(protocol::Pong{ping->timestamp});
+  } else if (const auto* bye = std::get_if<protocol::Goodbye>(&message)) {
+    log::info("{}: says goodbye: {}", label(), bye->reason);
+    goodbye_ = true;
+    member_->draining = true;
+    bool others = false;
+    for (const auto& member : group_->members()) others = others || !member->draining;
+    if (!others) group_->close_listeners();
+  } else if (const auto* error = std::get_if<protocol::ErrorMessage>(&message)) {
+    log::warn("{}: reports: {}", label(), error->text);
+  } else if (const auto* unknown = std::get_if<protocol::Unknown>(&message)) {
+    control_->send(protocol::ErrorMessage{fmt::format("message type '{}' is not known here", unknown->type)});
+  } else if (!std::holds_alternative<protocol::Pong>(message)) {
+    control_->send(protocol::ErrorMessage{"this message type is not for a server"});
+  }
+}
+
+void Peer::authenticate(const protocol::Auth& auth) {
+  auto verdict = worker_.shared().gate.check(
+      {auth.body, auth.hmac, session_->channel_binding(), session_->preface(true), host_}, loop_.now(), wall_ms());
+  if (!verdict.token) return deny(Error{ErrorKind::denied, verdict.reason}, verdict.delay);
+  auth_timer_.cancel();
+  worker_.authenticated(*this);
+  session_->authenticated();
+  state_ = State::joining;
+  client_ = std::move(verdict.body);
+  client_hmac_ = auth.hmac;
+  token_ = std::move(verdict.token);
+  control_->pause();
+  worker_.shared().registry.join(client_, token_, member_, [member = member_](std::shared_ptr<Group> group) {
+    if (member->peer) {
+      member->peer->joined(std::move(group));
+    } else {
+      group->leave(member);  // ended meanwhile
+    }
+  });
+}
+
+void Peer::deny(const Error& reason, Duration delay) {
+  log::warn("{}: denied: {}", label(), reason.message);
+  state_ = State::joining;
+  control_->pause();
+  auth_timer_.start(delay, [this] {
+    protocol::AuthRespBody body;
+    body.error = "denied";
+    body.time = wall_ms();
+    control_->send(protocol::AuthResp{protocol::encode_body(body), {}});
+    session_->close(Error{ErrorKind::denied, ""});
+  });
+}
+
+void Peer::joined(std::shared_ptr<Group> group) {
+  if (state_ != State::joining) {
+    worker_.shared().registry.leave(group, member_);
+    return;
+  }
+  group_ = std::move(group);
+  state_ = State::running;
+  protocol::AuthRespBody body;
+  body.ok = true;
+  body.session = group_->session_id();
+  identity::random_bytes(body.nonce);
+  body.time = wall_ms();
+  protocol::AuthResp response;
+  response.body = protocol::encode_body(body);
+  response.hmac = protocol::server_proof(token_->config.token, session_->channel_binding(), session_->preface(true),
+                                         session_->preface(false), client_hmac_, response.body);
+  control_->send(response);
+  const auto figures = session_->stats();
+  log::info("{}: connected, token '{}', {}, {}, {}", label(), token_->config.name, figures.transport, figures.cipher,
+            figures.mux);
+  keep_alive();
+  control_->resume();
+}
+
+// --- users ---
+
+void Peer::hand_over(const std::shared_ptr<Member>& member, const std::shared_ptr<TokenState>& token,
+                     std::uint32_t proxy, io::Fd user, const io::Endpoint& from) {
+  if (member->peer && member->peer->state_ == State::running)
+    return member->peer->open_user(proxy, std::move(user), from);
+  member->connections.fetch_sub(1, std::memory_order_relaxed);
+  token->connections.fetch_sub(1, std::memory_order_relaxed);
+  reset_socket(std::move(user));
+}
+
+void Peer::open_user(std::uint32_t proxy, io::Fd user, const io::Endpoint& from) {
+  auto& counters = proxy_counters_[proxy];
+  if (!counters) counters = std::make_unique<stats::Counters>();
+  auto relay = std::make_unique<UserRelay>(*this, proxy, relay::Meters{&worker_.totals(), counters.get()});
+  io::Endpoint to;
+  socklen_t size = io::Endpoint::capacity();
+  if (::getsockname(user.get(), to.data(), &size) == 0) to.set_size(size);
+  relay->set_prefix(protocol::encode(
+      protocol::NewConn{proxy, worker_.shared().next_connection.fetch_add(1, std::memory_order_relaxed),
+                        from.to_string(), to.to_string()}));
+  auto stream = session_->open(*relay, static_cast<session::StreamOwner*>(relay.get()));
+  if (!stream) {
+    if (stream.error().kind == ErrorKind::limit && backlog_.size() < kMostBacklog) {
+      if (backlog_.empty()) log::warn("{}: grants no more streams now; users wait up to 10 s", label());
+      backlog_.push_back({proxy, std::move(user), from, loop_.now()});
+      return;
+    }
+    log::warn("{}: connection from {} refused: {}", label(), from.to_string(), stream.error().message);
+    reset_socket(std::move(user));
+    return release_connection();
+  }
+  relay->set_stream(*stream);
+  worker_.totals().opened();
+  counters->opened();
+  relay->connect(std::move(user));
+  relays_.emplace(relay.get(), std::move(relay));
+}
+
+void Peer::open_waiting() {
+  for (std::size_t n = backlog_.size(); n > 0 && state_ == State::running; --n) {
+    Waiting waiting = std::move(backlog_.front());
+    backlog_.pop_front();
+    if (loop_.now() - waiting.since > kBacklogLimit) {
+      reset_socket(std::move(waiting.user));
+      release_connection();
+      continue;
+    }
+    const std::size_t before = backlog_.size();
+    open_user(waiting.proxy, std::move(waiting.user), waiting.from);
+    if (backlog_.size() > before) return;  // still none
+  }
+}
+
+void Peer::relay_ended(UserRelay& relay, relay::End end, ResetCode code) {
+  const auto counters = proxy_counters_.find(relay.proxy());
+  if (counters != proxy_counters_.end()) counters->second->closed();
+  worker_.totals().closed();
+  release_connection();
+  if (log::enabled(log::Level::debug)) {
+    log::debug("{}: proxy {}: connection ended: {}{}{}, {} bytes in, {} bytes out", label(), relay.proxy(),
+               relay::to_string(end), end == relay::End::stream_reset ? ": " : "",
+               end == relay::End::stream_reset ? session::to_string(code) : "", relay.bytes_to_stream(),
+               relay.bytes_to_socket());
+  }
+  const auto it = relays_.find(&relay);
+  if (it != relays_.end()) {
+    loop_.destroy_later(std::move(it->second));
+    relays_.erase(it);
+  }
+  worker_.connection_ended();
+}
+
+void Peer::release_connection() {
+  member_->connections.fetch_sub(1, std::memory_order_relaxed);
+  token_->connections.fetch_sub(1, std::memory_order_relaxed);
+}
+
+// --- alive, and the end ---
+
+void Peer::keep_alive() {
+  alive_timer_.start(worker_.shared().config.keepalive_interval, [this] {
+    while (!backlog_.empty() && loop_.now() - backlog_.front().since > kBacklogLimit) {
+      reset_socket(std::move(backlog_.front().user));
+      backlog_.pop_front();
+      release_connection();
+    }
+    if (session_->heard()) {
+      unanswered_ = 0;
+    } else if (unanswered_ >= kMostUnanswered) {
+      return ended(Error{ErrorKind::timeout, fmt::format("nothing heard, {} pings unanswered", unanswered_)});
+    }
+    ++unanswered_;
+    control_->send(protocol::Ping{wall_ms()});
+    if (state_ == State::running) keep_alive();
+  });
+}
+
+void Peer::probe(Duration limit, std::function<void(bool)> answer) {
+  if (state_ != State::running || probe_answer_) return answer(state_ == State::running);
+  probe_answer_ = std::move(answer);
+  session_->heard();
+  control_->send(protocol::Ping{wall_ms()});
+  probe_timer_.start(limit, [this] {
+    const bool alive = session_->heard();
+    std::exchange(probe_answer_, nullptr)(alive);
+  });
+}
+
+void Peer::on_control_failed(Error error) {
+  ended(error);
+}
+
+void Peer::give_up(const std::string& reason) {
+  ended(Error{ErrorKind::closed, reason});
+}
+
+void Peer::say_goodbye(const std::string& reason) {
+  if (state_ != State::running) return give_up("");
+  member_->draining = true;
+  control_->send(protocol::Goodbye{reason});
+}
+
+void Peer::close(const std::string& reason) {
+  if (state_ == State::ended) return;
+  session_->close(Error{ErrorKind::closed, reason});
+}
+
+void Peer::ended(const Error& error) {
+  if (state_ == State::ended) return;
+  const bool was_running = state_ == State::running;
+  state_ = State::ended;
+  auth_timer_.cancel();
+  alive_timer_.cancel();
+  probe_timer_.cancel();
+  member_->draining = true;
+  if (!error.message.empty()) {
+    // A scanner is one line, a client that left is one line.
+    if (was_running) {
+      log::info("{}: disconnected: {}", label(), error.message);
+    } else if (error.kind != ErrorKind::closed) {
+      log::warn("{}: refused: {}", label(), error.message);
+    } else {
+      log::debug("{}: left before authenticating: {}", label(), error.message);
+    }
+  }
+  while (!backlog_.empty()) {
+    reset_socket(std::move(backlog_.front().user));
+    backlog_.pop_front();
+    release_connection();
+  }
+  while (!relays_.empty()) relays_.begin()->second->session_lost();
+  member_->peer = nullptr;
+  if (group_) {
+    for (const auto& [id, counters] : proxy_counters_) {
+      group_->retire(id, counters->bytes_in.load(std::memory_order_relaxed),
+                     counters->bytes_out.load(std::memory_order_relaxed),
+                     counters->total.load(std::memory_order_relaxed));
+    }
+    worker_.shared().registry.leave(group_, member_);
+  }
+  if (probe_answer_) std::exchange(probe_answer_, nullptr)(false);
+  worker_.remove(*this);
+}
+
+std::optional<Peer::Figures> Peer::figures() const {
+  if (state_ != State::running) return std::nullopt;
+  Figures f;
+  f.client = group_->name();
+  f.address = address_;
+  f.session = session_->stats();
+  f.tunnel = client_.tunnel;
+  f.connections = relays_.size();
+  f.since = since_;
+  for (const auto& [id, c] : proxy_counters_) {
+    f.proxies.push_back({id, c->bytes_in.load(std::memory_order_relaxed), c->bytes_out.load(std::memory_order_relaxed),
+                         c->active.load(std::memory_order_relaxed), c->total.load(std::memory_order_relaxed)});
+  }
+  return f;
+}
+
+}  // namespace qtrp::server

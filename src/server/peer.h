@@ -1,0 +1,101 @@
+// One tunnel of a client at the server: authenticates it, answers its control messages, and opens a stream for every
+// user connection.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+
+#include "qtrp/io/socket.h"
+#include "qtrp/relay/relay.h"
+#include "qtrp/session/session.h"
+#include "qtrp/tunnel/control_channel.h"
+#include "server/group.h"
+#include "server/worker.h"
+
+namespace qtrp::server {
+
+class Peer final : public session::SessionListener, private tunnel::ControlListener {
+ public:
+  Peer(Worker& worker, const io::Endpoint& from);
+  ~Peer();
+
+  /// Takes the session and the time limit for authenticating begins.
+  void start(std::unique_ptr<session::Session> session);
+  void on_events() override;
+
+  /// A user came to one of the client's ports; counted in member and token already.
+  static void hand_over(const std::shared_ptr<Member>& member, const std::shared_ptr<TokenState>& token,
+                        std::uint32_t proxy, io::Fd user, const io::Endpoint& from);
+  /// Answers whether anything is heard within `limit`, having asked.
+  void probe(Duration limit, std::function<void(bool alive)> answer);
+  /// The tunnel is dead or unwanted: everything on it ends now, without waiting for the peer. Empty reason: nothing is
+  /// logged.
+  void give_up(const std::string& reason);
+  void say_goodbye(const std::string& reason);
+  void close(const std::string& reason);
+
+  struct Figures {
+    std::string client, address;
+    session::SessionStats session;
+    std::uint32_t tunnel = 0;
+    std::size_t connections = 0;
+    TimePoint since;
+    struct Proxy {
+      std::uint32_t id;
+      std::uint64_t in, out, active, total;
+    };
+    std::vector<Proxy> proxies;
+  };
+  /// Nothing before it is authenticated.
+  std::optional<Figures> figures() const;
+  const std::shared_ptr<Group>& group() const { return group_; }
+
+ private:
+  class UserRelay;
+  struct Waiting {  // a user for whom the peer grants no stream yet
+    std::uint32_t proxy;
+    io::Fd user;
+    io::Endpoint from;
+    TimePoint since;
+  };
+
+  void on_message(protocol::Message message) override;
+  void on_control_failed(Error error) override;
+  void authenticate(const protocol::Auth& auth);
+  void deny(const Error& reason, Duration delay);
+  void joined(std::shared_ptr<Group> group);
+  void open_user(std::uint32_t proxy, io::Fd user, const io::Endpoint& from);
+  void open_waiting();
+  void relay_ended(UserRelay& relay, relay::End end, session::ResetCode code);
+  void release_connection();
+  void keep_alive();
+  void ended(const Error& error);
+  std::string label() const;
+
+  Worker& worker_;
+  io::Loop& loop_;
+  const std::string address_, host_;
+  std::unique_ptr<session::Session> session_;
+  std::optional<tunnel::ControlChannel> control_;
+  io::Timer auth_timer_, alive_timer_, probe_timer_;
+  TimePoint since_;
+
+  enum class State : std::uint8_t { waiting, joining, running, ended } state_ = State::waiting;
+  protocol::AuthBody client_;
+  protocol::Mac client_hmac_{};
+  std::shared_ptr<TokenState> token_;
+  std::shared_ptr<Member> member_;
+  std::shared_ptr<Group> group_;
+  std::unordered_map<UserRelay*, std::unique_ptr<UserRelay>> relays_;
+  std::unordered_map<std::uint32_t, std::unique_ptr<stats::Counters>> proxy_counters_;
+  std::deque<Waiting> backlog_;
+  unsigned unanswered_ = 0;
+  bool heard_for_probe_ = false;
+  bool goodbye_ = false;
+  std::function<void(bool)> probe_answer_;
+};
+
+}  // namespace qtrp::server

@@ -1,0 +1,92 @@
+#include "server/worker.h"
+
+#include "qtrp/base/log.h"
+#include "qtrp/tunnel/tunnel_session.h"
+#include "server/peer.h"
+
+namespace qtrp::server {
+
+Worker::Worker(Shared& shared, std::unique_ptr<io::Loop> loop) : shared_(shared), loop_(std::move(loop)) {}
+
+Worker::~Worker() {
+  join();
+  peers_.clear();
+}
+
+void Worker::start() {
+  thread_ = std::thread([this] { loop_->run(); });
+}
+
+void Worker::join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void Worker::adopt(io::Fd socket, const io::Endpoint& from) {
+  std::unique_ptr<crypto::RecordLayer> layer;
+  switch (shared_.config.crypto) {
+    case config::Crypto::none: layer = crypto::make_none(); break;
+    case config::Crypto::chacha20: layer = crypto::make_noise_server(shared_.noise_keys); break;
+    case config::Crypto::tls: {
+      auto made = shared_.tls->make();
+      if (!made) return log::error("tunnel from {}: {}", from.to_string(), made.error().message);
+      layer = std::move(*made);
+      break;
+    }
+  }
+  io::set_keep_alive(socket.get(), 60, 15, 4);
+  tunnel::Options options;
+  options.mux = shared_.config.mux == config::Mux::yamux ? mux::Protocol::yamux : mux::Protocol::smux2;
+  auto peer = std::make_unique<Peer>(*this, from);
+  peer->start(std::make_unique<tunnel::TunnelSession>(*loop_, std::move(socket), std::move(layer), options, *peer));
+  admit(std::move(peer));
+}
+
+void Worker::admit(std::unique_ptr<Peer> peer) {
+  if (draining_) return;
+  Peer& added = *peer;
+  peers_.emplace(&added, std::move(peer));
+  unauthenticated_.push_back(&added);
+  if (unauthenticated_.size() > kMostUnauthenticated) {
+    if (loop_->now() - flood_logged_ > std::chrono::seconds(10)) {
+      flood_logged_ = loop_->now();
+      log::warn("more than {} connections to the tunnel port have not authenticated; the oldest are dropped",
+                kMostUnauthenticated);
+    }
+    unauthenticated_.front()->give_up("");
+  }
+}
+
+void Worker::authenticated(Peer& peer) {
+  unauthenticated_.remove(&peer);
+}
+
+void Worker::remove(Peer& peer) {
+  unauthenticated_.remove(&peer);
+  const auto it = peers_.find(&peer);
+  if (it == peers_.end()) return;
+  loop_->destroy_later(std::move(it->second));
+  peers_.erase(it);
+  connection_ended();
+  if (closed_ && peers_.empty()) std::exchange(closed_, nullptr)();
+}
+
+void Worker::drain(std::function<void()> drained) {
+  draining_ = true;
+  drained_ = std::move(drained);
+  for (const auto& [peer, owned] : peers_) peer->say_goodbye("the server is shutting down");
+  connection_ended();
+}
+
+void Worker::connection_ended() {
+  if (drained_ && connections() == 0) std::exchange(drained_, nullptr)();
+}
+
+void Worker::close_all(std::function<void()> closed) {
+  if (peers_.empty()) return closed();
+  closed_ = std::move(closed);
+  std::vector<Peer*> all;
+  for (const auto& [peer, owned] : peers_) all.push_back(peer);
+  for (Peer* peer : all) peer->close("the server is shutting down");
+}
+
+}  // namespace qtrp::server

@@ -1,0 +1,70 @@
+// One loop of the server, its thread, and the tunnels that live on it.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <thread>
+#include <unordered_map>
+
+#include "qtrp/config/config.h"
+#include "qtrp/crypto/noise.h"
+#include "qtrp/crypto/tls.h"
+#include "qtrp/io/socket.h"
+#include "qtrp/stats/counters.h"
+#include "server/gate.h"
+#include "server/registry.h"
+
+namespace qtrp::server {
+
+class Peer;
+
+/// What every worker shares; outlives them all.
+struct Shared {
+  const config::ServerConfig& config;
+  Gate gate;
+  Registry registry;
+  std::shared_ptr<crypto::TlsContext> tls;                          ///< crypto tls
+  std::shared_ptr<const std::vector<crypto::NoiseKey>> noise_keys;  ///< crypto chacha20
+  std::atomic<std::uint64_t> next_connection{1};
+};
+
+class Worker {
+ public:
+  Worker(Shared& shared, std::unique_ptr<io::Loop> loop);
+  ~Worker();
+  void start();  ///< the thread
+  void join();
+
+  io::Loop& loop() { return *loop_; }
+  Shared& shared() { return shared_; }
+  stats::Counters& totals() { return totals_; }
+
+  // On the loop's thread.
+  /// A connection came to the tunnel port.
+  void adopt(io::Fd socket, const io::Endpoint& from);
+  /// Owns the peer and counts it as unauthenticated; beyond the bound the oldest such one is dropped.
+  void admit(std::unique_ptr<Peer> peer);
+  void authenticated(Peer& peer);
+  void remove(Peer& peer);
+  /// Tells every client goodbye and refuses newcomers; `drained` is called once, when the last connection has ended.
+  void drain(std::function<void()> drained);
+  void connection_ended();
+  /// Closes every tunnel; `closed` is called once, when they are gone.
+  void close_all(std::function<void()> closed);
+  std::size_t connections() const { return static_cast<std::size_t>(totals_.active.load(std::memory_order_relaxed)); }
+  const std::unordered_map<Peer*, std::unique_ptr<Peer>>& peers() const { return peers_; }
+
+ private:
+  static constexpr std::size_t kMostUnauthenticated = 1024;
+  Shared& shared_;
+  std::unique_ptr<io::Loop> loop_;
+  std::thread thread_;
+  stats::Counters totals_;
+  std::unordered_map<Peer*, std::unique_ptr<Peer>> peers_;
+  std::list<Peer*> unauthenticated_;  // oldest first
+  bool draining_ = false;
+  std::function<void()> drained_, closed_;
+  TimePoint flood_logged_{};
+};
+
+}  // namespace qtrp::server
