@@ -1,30 +1,19 @@
-// qtrp-client: command line, configuration, run, exit code. Everything else is in the library.
-#include <cstdio>
-
-#include "common/command_line.h"
-#include "qtrp/base/log.h"
+// qtrp-client: the side behind NAT. Reads its configuration and hands over to the client room.
+#include "daemon.h"
 #include "qtrp/client/client.h"
-#include "qtrp/config/config.h"
 
 int main(int argc, char** argv) {
   using namespace qtrp;
-  int exit_code = app::kOk;
-  const auto line = app::parse(argc, argv, "qtrp-client",
-                               "QTRP client: exposes local services as ports of a qtrp-server.", exit_code);
-  if (!line) return exit_code;
-  const auto config = config::load_client(line->config);
-  if (!config) {
-    app::print_mistakes(config.error());
-    return app::kUsage;
-  }
-  if (line->check) {
-    std::fputs(config::show(*config).c_str(), stdout);
-    return app::kOk;
-  }
-  app::prepare(*line, config->log.level, config->warnings);
-  if (const auto ran = client::run(*config); !ran) {
-    log::error("{}", ran.error().message);
-    return ran.error().kind == ErrorKind::config ? app::kUsage : app::kRunTimeFailure;
-  }
-  return app::kOk;
+  static constexpr apps::Program program{
+      "qtrp-client", "qtrp-client dials a qtrp-server and exposes local services as ports of it.", "client.yaml",
+      "The least client.yaml:\n"
+      "  server: vps.example.com:6000\n"
+      "  token: a-long-random-text\n"
+      "  proxies: [{remote_port: 2222, local_addr: 127.0.0.1:22}]\n"
+      "\n"
+      "Signals: TERM or INT ends it (running connections get shutdown.grace)\n"
+      "Exit codes: 0 ended as asked, 1 failure at run time, 2 mistake in the configuration or on the command line"};
+  return apps::guarded(program.name, [&] {
+    return apps::run_daemon<config::ClientConfig>(argc, argv, program, config::load_client, client::run);
+  });
 }

@@ -1,32 +1,20 @@
-// qtrp-server: command line, configuration, run, exit code. Everything else is in the library.
-#include <cstdio>
-
-#include "common/command_line.h"
-#include "qtrp/base/log.h"
-#include "qtrp/config/config.h"
+// qtrp-server: the public side. Reads its configuration and hands over to the server room.
+#include "daemon.h"
 #include "qtrp/server/server.h"
 
 int main(int argc, char** argv) {
   using namespace qtrp;
-  int exit_code = app::kOk;
-  const auto line = app::parse(
-      argc, argv, "qtrp-server",
-      "QTRP server: accepts tunnels from clients behind NAT and opens their services as ports of this machine.",
-      exit_code);
-  if (!line) return exit_code;
-  const auto config = config::load_server(line->config);
-  if (!config) {
-    app::print_mistakes(config.error());
-    return app::kUsage;
-  }
-  if (line->check) {
-    std::fputs(config::show(*config).c_str(), stdout);
-    return app::kOk;
-  }
-  app::prepare(*line, config->log.level, config->warnings);
-  if (const auto ran = server::run(*config); !ran) {
-    log::error("{}", ran.error().message);
-    return ran.error().kind == ErrorKind::config ? app::kUsage : app::kRunTimeFailure;
-  }
-  return app::kOk;
+  static constexpr apps::Program program{
+      "qtrp-server", "qtrp-server accepts tunnels of qtrp-client and opens public ports for the services behind them.",
+      "server.yaml",
+      "The least server.yaml:\n"
+      "  bind: 0.0.0.0:6000\n"
+      "  auth: {tokens: [a-long-random-text]}\n"
+      "\n"
+      "Figures: curl http://127.0.0.1:7500/stats     Signals: TERM or INT ends it (running connections get "
+      "shutdown.grace)\n"
+      "Exit codes: 0 ended as asked, 1 failure at run time, 2 mistake in the configuration or on the command line"};
+  return apps::guarded(program.name, [&] {
+    return apps::run_daemon<config::ServerConfig>(argc, argv, program, config::load_server, server::run);
+  });
 }

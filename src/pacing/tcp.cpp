@@ -323,9 +323,8 @@ void TunnelPacing::grow_send_buffer() {
   if (setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &value, sizeof value) == 0) send_buffer_ = wanted;
 }
 
-// So much may wait in the kernel unsent that it doesn't run dry while the process waits for a processor, and no queue
-// that a keystroke would notice. Brutal makes up for a dry moment; BBR takes it for the end of demand and, when it
-// happens too often, never leaves its start-up.
+// So much may wait in the kernel unsent that it doesn't run dry while the process waits for a processor, and no queue that a keystroke would
+// notice. Brutal makes up for a dry moment; BBR takes it for the end of demand and, when it happens too often, never leaves its start-up.
 void TunnelPacing::set_unsent_limit() {
   const bool kernel_brutal = brutal_ && *brutal_ != TcpMechanism::pacer;
   const std::uint64_t rate = kernel_brutal ? target_bps_ : std::max(sample_.rate_bps, sample_.delivery_rate_bps);

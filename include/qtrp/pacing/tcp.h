@@ -116,8 +116,7 @@ class TunnelPacing {
   std::string describe() const;
 
  private:
-  // What a process on a busy machine is late by, and 1.5 % of a second. The kernel smooths it, so it doesn't reach the
-  // link as a burst.
+  // What a process on a busy machine is late by, and 1.5 % of a second. The kernel smooths it, so it doesn't reach the link as a burst.
   static constexpr Duration kBurst = std::chrono::milliseconds(15);
   static constexpr std::uint64_t kMinimumBurst = 4096;
 

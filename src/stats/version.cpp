@@ -1,0 +1,9 @@
+#include "qtrp/stats/version.h"
+
+namespace qtrp {
+
+std::string_view version() {
+  return QTRP_VERSION;
+}
+
+}  // namespace qtrp
