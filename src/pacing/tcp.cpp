@@ -49,6 +49,10 @@ std::string first_line(const char* file) {
   return line;
 }
 
+int as_buffer_size(std::uint64_t bytes) {
+  return static_cast<int>(std::min<std::uint64_t>(bytes, 1U << 30U));
+}
+
 // A TCP socket that is never connected, to ask the kernel with.
 class Scratch {
  public:
@@ -171,24 +175,24 @@ void TcpControl::prepare_listener(int fd) {
 }
 
 void TcpControl::prepare_connect(int fd) {
-  const auto size =
-      static_cast<int>(std::min<std::uint64_t>(fixed_buffer_ != 0 ? fixed_buffer_ : buffer_ceiling(), 1U << 30U));
-  if (force_buffers()) {
-    // Only a ceiling: memory is taken when packets wait to be read.
+  // Only a ceiling: memory is taken when packets wait to be read.
+  if (const int size = receive_buffer(); size != 0) {
     setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
-    return;
+  } else if (fixed_buffer_ != 0) {
+    const int wanted = as_buffer_size(fixed_buffer_);
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &wanted, sizeof wanted);
   }
-  if (fixed_buffer_ != 0) {
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-  }
+}
+
+int TcpControl::receive_buffer() {
+  if (force_buffers()) return as_buffer_size(fixed_buffer_ != 0 ? fixed_buffer_ : buffer_ceiling());
   if (!state_->told_sysctls.exchange(true)) {
     log::info(
         "socket buffers follow the kernel's limits; for long or lossy links raise the last figure of net.ipv4.tcp_rmem "
-        "(now: {}) and "
-        "net.ipv4.tcp_wmem (now: {}), or run with CAP_NET_ADMIN",
+        "(now: {}) and net.ipv4.tcp_wmem (now: {}), or run with CAP_NET_ADMIN",
         first_line("/proc/sys/net/ipv4/tcp_rmem"), first_line("/proc/sys/net/ipv4/tcp_wmem"));
   }
+  return 0;
 }
 
 bool TunnelPacing::select(const std::string& congestion) {
@@ -200,9 +204,9 @@ bool TunnelPacing::select(const std::string& congestion) {
 void TunnelPacing::apply(int fd, TimePoint now) {
   fd_ = fd;
   sampled_ = now;
-  if (control_.fixed_buffer_ != 0 && control_.force_buffers()) {
-    const auto size = static_cast<int>(std::min<std::uint64_t>(control_.fixed_buffer_, 1U << 30U));
-    if (setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) == 0) send_buffer_ = control_.fixed_buffer_;
+  if (control_.fixed_buffer_ != 0) {
+    const int size = as_buffer_size(control_.fixed_buffer_);
+    setsockopt(fd_, SOL_SOCKET, control_.force_buffers() ? SO_SNDBUFFORCE : SO_SNDBUF, &size, sizeof size);
   }
   set_unsent_limit();
   choose(now);
@@ -323,8 +327,9 @@ void TunnelPacing::grow_send_buffer() {
   if (setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &value, sizeof value) == 0) send_buffer_ = wanted;
 }
 
-// So much may wait in the kernel unsent that it doesn't run dry while the process waits for a processor, and no queue that a keystroke would
-// notice. Brutal makes up for a dry moment; BBR takes it for the end of demand and, when it happens too often, never leaves its start-up.
+// So much may wait in the kernel unsent that it doesn't run dry while the process waits for a processor, and no queue
+// that a keystroke would notice. Brutal makes up for a dry moment; BBR takes it for the end of demand and, when it
+// happens too often, never leaves its start-up.
 void TunnelPacing::set_unsent_limit() {
   const bool kernel_brutal = brutal_ && *brutal_ != TcpMechanism::pacer;
   const std::uint64_t rate = kernel_brutal ? target_bps_ : std::max(sample_.rate_bps, sample_.delivery_rate_bps);

@@ -49,6 +49,8 @@ class TcpControl {
   /// SYN, RFC 7323). Forced past net.core.rmem_max where allowed (CAP_NET_ADMIN), else left to the kernel's own tuning;
   /// logs the sysctls to raise, once. Any thread.
   void prepare_listener(int fd);
+  /// The same for who sets the listener's buffer himself: bytes for SO_RCVBUFFORCE, or 0 to leave it alone.
+  int receive_buffer();
   /// Before connect(): the same.
   void prepare_connect(int fd);
 
@@ -116,7 +118,8 @@ class TunnelPacing {
   std::string describe() const;
 
  private:
-  // What a process on a busy machine is late by, and 1.5 % of a second. The kernel smooths it, so it doesn't reach the link as a burst.
+  // What a process on a busy machine is late by, and 1.5 % of a second. The kernel smooths it, so it doesn't reach the
+  // link as a burst.
   static constexpr Duration kBurst = std::chrono::milliseconds(15);
   static constexpr std::uint64_t kMinimumBurst = 4096;
 
