@@ -33,7 +33,7 @@ class GrowBuffer {
       oversized_ = 0;
     } else if (++oversized_ == 8) {
       release();
-      grow(needed);
+      if (needed > 0) grow(needed);
     }
   }
   void clear() {

@@ -5,13 +5,12 @@
 // vectors.
 #pragma once
 
-#include <sodium.h>
-
 #include <array>
 #include <optional>
 #include <vector>
 
 #include "crypto/aead.h"
+#include "crypto/secret.h"
 #include "qtrp/base/bytes.h"
 #include "qtrp/base/error.h"
 
@@ -21,25 +20,6 @@ inline constexpr std::size_t kKeyBytes = 32;   ///< X25519 keys (DHLEN) and ciph
 inline constexpr std::size_t kHashBytes = 64;  ///< HASHLEN of BLAKE2b
 /// Bytes that a handshake message has beyond its payload: the ephemeral key and a tag.
 inline constexpr std::size_t kHandshakeOverhead = kKeyBytes + kTagBytes;
-
-/// Bytes that are wiped when they go.
-template <std::size_t N>
-class Secret {
- public:
-  Secret() = default;
-  explicit Secret(std::span<const std::byte, N> from) { std::copy(from.begin(), from.end(), bytes_.begin()); }
-  Secret(const Secret&) = default;
-  Secret& operator=(const Secret&) = default;
-  ~Secret() { wipe(); }
-  std::byte* data() { return bytes_.data(); }
-  const std::byte* data() const { return bytes_.data(); }
-  std::span<std::byte, N> span() { return bytes_; }
-  std::span<const std::byte, N> span() const { return bytes_; }
-  void wipe() { sodium_memzero(bytes_.data(), N); }
-
- private:
-  std::array<std::byte, N> bytes_{};
-};
 
 /// Noise's SymmetricState: the chaining key, the transcript's hash and, once there is a key, its cipher's number.
 class NoiseSymmetricState {

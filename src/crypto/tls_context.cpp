@@ -71,8 +71,7 @@ Result<ContextPtr> make_context(const SSL_METHOD* method) {
   // The server decides, but a client that puts ChaCha20 first (no AES hardware) gets it.
   SSL_CTX_set_options(context.get(),
                       SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
-  // An idle tunnel holds no record buffers.
-  SSL_CTX_set_mode(context.get(), SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_keylog_callback(context.get(), take_traffic_secret);
   SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
   return context;
 }
@@ -94,9 +93,9 @@ class ServerContext final : public TlsContext {
 class ClientContext final : public TlsContext {
  public:
   ClientContext(ContextPtr context, const identity::ServerChecks& checks)
-      : context_(std::move(context)), checks_(checks) {
+      : context_(std::move(context)), checks_(std::make_shared<const identity::ServerChecks>(checks)) {
     SSL_CTX_set_verify(context_.get(), SSL_VERIFY_PEER, nullptr);
-    SSL_CTX_set_cert_verify_callback(context_.get(), verify, &checks_);
+    SSL_CTX_set_cert_verify_callback(context_.get(), verify, nullptr);
   }
 
   Result<std::unique_ptr<RecordLayer>> make() override {
@@ -104,12 +103,12 @@ class ClientContext final : public TlsContext {
     if (!ssl || !set_name(ssl.get())) {
       return fail(ErrorKind::crypto, "OpenSSL cannot make a connection: " + openssl_reason());
     }
-    return std::make_unique<TlsLayer>(std::move(ssl), false);
+    return std::make_unique<TlsLayer>(std::move(ssl), false, checks_);
   }
 
  private:
   bool set_name(SSL* ssl) const {
-    const std::string& name = checks_.server_name;
+    const std::string& name = checks_->server_name;
     if (name.empty()) return true;
     X509_VERIFY_PARAM* const parameters = SSL_get0_param(ssl);
     // RFC 6066, section 3: no literal addresses in SNI.
@@ -120,10 +119,11 @@ class ClientContext final : public TlsContext {
   }
 
   /// OpenSSL asks this instead of its own verification. The signature over the handshake is OpenSSL's to check, always.
-  static int verify(X509_STORE_CTX* store, void* argument) {
-    const auto& checks = *static_cast<const identity::ServerChecks*>(argument);
+  static int verify(X509_STORE_CTX* store, void*) {
     auto* const ssl = static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
-    auto& refusal = *static_cast<std::string*>(SSL_get_app_data(ssl));
+    auto& notes = *static_cast<TlsNotes*>(SSL_get_app_data(ssl));
+    const identity::ServerChecks& checks = *notes.checks;
+    std::string& refusal = notes.refusal;
     if (!checks.ca_file.empty() && X509_verify_cert(store) != 1) {
       refusal = fmt::format("the server's certificate is not accepted: {} (tls.ca {}, name {})",
                             X509_verify_cert_error_string(X509_STORE_CTX_get_error(store)), checks.ca_file,
@@ -160,7 +160,7 @@ class ClientContext final : public TlsContext {
   }
 
   ContextPtr context_;
-  identity::ServerChecks checks_;
+  std::shared_ptr<const identity::ServerChecks> checks_;
 };
 
 int no_password(char*, int, int, void*) {

@@ -165,9 +165,10 @@ TEST(NoiseLayer, TheHintIsAKeyedBlake2bOf8Bytes) {
   std::size_t written = 0;
   unsigned char expected[8];
   const std::array<OSSL_PARAM, 2> parameters{OSSL_PARAM_construct_size_t("size", &size), OSSL_PARAM_construct_end()};
-  EXPECT_NE(EVP_Q_mac(nullptr, "BLAKE2BMAC", nullptr, nullptr, parameters.data(), key.hint.data(), key.hint.size(),
-                      reinterpret_cast<const unsigned char*>(flight.data() + 10), 32, expected, sizeof expected, &written),
-            nullptr);
+  EXPECT_NE(
+      EVP_Q_mac(nullptr, "BLAKE2BMAC", nullptr, nullptr, parameters.data(), key.hint.data(), key.hint.size(),
+                reinterpret_cast<const unsigned char*>(flight.data() + 10), 32, expected, sizeof expected, &written),
+      nullptr);
   EXPECT_EQ(std::memcmp(flight.data(), expected, sizeof expected), 0);
 }
 
