@@ -11,6 +11,7 @@ class NoneLayer final : public RecordLayer {
     return {};
   }
   Result<Opened> open(MutableBytes wire) override { return Opened{wire.size(), wire}; }
+  bool transparent() const override { return true; }
   Bytes output() const override { return {}; }
   void clear_output() override {}
   Rooms rooms() const override { return {0, 0, kMaxPlain}; }

@@ -76,9 +76,7 @@ void Listener::accept_some() {
       continue;
     }
     switch (errno) {
-      case EAGAIN:
-        watch_->arm_read();
-        return;
+      case EAGAIN: watch_->arm_read(); return;
       case EMFILE:
       case ENFILE:
       case ENOBUFS:
@@ -91,8 +89,7 @@ void Listener::accept_some() {
         }
         pause_.start(kPause, [this] { accept_some(); });
         return;
-      default:
-        break;  // the connection died in the queue: the next one may be fine (accept(2))
+      default: break;  // the connection died in the queue: the next one may be fine (accept(2))
     }
   }
   loop_.at_turn_end(again_);

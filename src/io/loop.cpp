@@ -1,6 +1,8 @@
 // What both engines share: work at the turn's end, late destruction, scratch memory.
 #include "qtrp/io/loop.h"
 
+#include "qtrp/io/pipe.h"
+
 namespace qtrp::io {
 
 Loop::Loop() : now_(Clock::now()), bury_([this] { bury(); }) {
@@ -46,6 +48,11 @@ void Loop::end_turn() {
     work->unlink();
     work->work_();
   }
+}
+
+PipePool& Loop::pipes() {
+  if (!pipes_) pipes_ = std::make_unique<PipePool>();
+  return *pipes_;
 }
 
 MutableBytes Loop::scratch() {

@@ -156,9 +156,7 @@ void Mux::State::settle(Stream& stream, Produced::Status status, session::ResetC
       stream.source = nullptr;
       scheduler.remove(stream);
       break;
-    case Produced::Status::error:
-      abort(stream, code);
-      break;
+    case Produced::Status::error: abort(stream, code); break;
   }
 }
 
@@ -199,6 +197,14 @@ std::size_t Mux::State::produce(MutableBytes out) {
   return used;
 }
 
+std::size_t Mux::produce_owed(MutableBytes out, TimePoint now) {
+  State& state = *state_;
+  state.now = now;
+  const std::size_t used = state.write_control(out);
+  if (used > 0) state.spoke = now;
+  return used;
+}
+
 std::optional<Mux::Bulk> Mux::next_bulk(std::size_t least, TimePoint now) {
   State& state = *state_;
   state.now = now;
@@ -210,6 +216,11 @@ std::optional<Mux::Bulk> Mux::next_bulk(std::size_t least, TimePoint now) {
   return Bulk{.stream = stream->id, .source = stream->source, .max = most};
 }
 
+std::size_t Mux::large_header() const {
+  return state_->options.protocol == Protocol::yamux || !state_->extended ? state_->codec.least_header()
+                                                                          : smux::kLargeHeader;
+}
+
 std::size_t Mux::bulk_moved(const Bulk& bulk, const Produced& result, MutableBytes header, TimePoint now) {
   State& state = *state_;
   state.now = now;
@@ -218,7 +229,7 @@ std::size_t Mux::bulk_moved(const Bulk& bulk, const Produced& result, MutableByt
   const bool end = result.status == Produced::Status::end;
   std::size_t size = 0;
   if (result.status != Produced::Status::error && result.n > 0) {
-    size = state.codec.encode(state.data_frame(*stream, result.n), header.data(), result.n > smux::kMaxBody);
+    size = state.codec.encode(state.data_frame(*stream, result.n), header.data(), state.extended);
     state.sent(*stream, result.n);
     state.spoke = now;
   }

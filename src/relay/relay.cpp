@@ -3,9 +3,16 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 namespace qtrp::relay {
+
+namespace {
+
+constexpr std::size_t kBulk = 32 << 10;  // bytes at once from which on moving pages beats copying (docs/performance.md)
+
+}  // namespace
 
 using session::Produced;
 using session::ResetCode;
@@ -49,10 +56,8 @@ Produced Relay::produce(MutableBytes into) {
   const io::IoResult r = socket_->read(room);
   switch (r.status) {
     case io::IoResult::Status::ok: {
-      to_stream_ += r.n;
-      for (stats::Counters* c : {meters_.loop, meters_.proxy}) {
-        if (c) side_ == Side::server ? c->add_in(r.n) : c->add_out(r.n);
-      }
+      count_to_stream(r.n);
+      bulk_ = r.n == room.size() && r.n >= kBulk;
       if (r.n == room.size()) return {n + r.n, Produced::Status::more, {}};
       socket_->await_readable();
       return {n + r.n, Produced::Status::would_block, {}};
@@ -69,6 +74,55 @@ Produced Relay::produce(MutableBytes into) {
   return {0, Produced::Status::error, ResetCode::cancelled};
 }
 
+int Relay::splice_fd() {
+  return bulk_ && !over_ && !socket_ended_ && prefix_.empty() && socket_ && socket_->open() ? socket_->fd() : -1;
+}
+
+Produced Relay::spliced(std::int64_t n) {
+  if (over_) return {0, Produced::Status::would_block, {}};
+  if (n > 0) {
+    const auto moved = static_cast<std::size_t>(n);
+    count_to_stream(moved);
+    bulk_ = moved >= kBulk;
+    return {moved, Produced::Status::more, {}};
+  }
+  if (n == -EAGAIN) {
+    socket_->drained();
+    socket_->await_readable();
+    return {0, Produced::Status::would_block, {}};
+  }
+  if (n == 0) {
+    socket_ended_ = true;
+    ended_one_way();
+    return {0, Produced::Status::end, {}};
+  }
+  finish(End::socket_broke);
+  return {0, Produced::Status::error, ResetCode::cancelled};
+}
+
+int Relay::sink_fd() {
+  return !over_ && socket_ && queue_.empty() && !stream_ended_ ? socket_->fd() : -1;
+}
+
+void Relay::on_spliced(std::size_t n) {
+  if (!over_) count_to_socket(n);
+}
+
+void Relay::count_to_stream(std::size_t n) {
+  to_stream_ += n;
+  for (stats::Counters* c : {meters_.loop, meters_.proxy}) {
+    if (c) side_ == Side::server ? c->add_in(n) : c->add_out(n);
+  }
+}
+
+void Relay::count_to_socket(std::size_t n) {
+  to_socket_ += n;
+  for (stats::Counters* c : {meters_.loop, meters_.proxy}) {
+    if (c) side_ == Side::server ? c->add_out(n) : c->add_in(n);
+  }
+  session_.moved(stream_, n);
+}
+
 void Relay::on_readable() {
   if (!over_) session_.ready(stream_);
 }
@@ -82,11 +136,7 @@ bool Relay::write_out(Bytes& bytes) {
   }
   if (r.ok()) {
     bytes = bytes.subspan(r.n);
-    to_socket_ += r.n;
-    for (stats::Counters* c : {meters_.loop, meters_.proxy}) {
-      if (c) side_ == Side::server ? c->add_out(r.n) : c->add_in(r.n);
-    }
-    session_.moved(stream_, r.n);
+    count_to_socket(r.n);
   }
   return true;
 }
@@ -107,11 +157,7 @@ void Relay::on_writable() {
     if (r.status == io::IoResult::Status::error) return socket_failed();
     if (r.status == io::IoResult::Status::would_block) return socket_->await_writable();
     queue_.pop(r.n);
-    to_socket_ += r.n;
-    for (stats::Counters* c : {meters_.loop, meters_.proxy}) {
-      if (c) side_ == Side::server ? c->add_out(r.n) : c->add_in(r.n);
-    }
-    session_.moved(stream_, r.n);
+    count_to_socket(r.n);
   }
   if (!over_ && stream_ended_ && !shut_) {
     shut_ = true;

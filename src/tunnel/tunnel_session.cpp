@@ -15,6 +15,7 @@ using session::Event;
 using session::EventKind;
 
 constexpr std::size_t kReadsPerTurn = 4;  // then others have their turn
+constexpr unsigned kBulkReads = 4;        // short reads in hope of another large body before the long ones come back
 constexpr std::size_t kLeastBatch =
     16 << 10;  // bytes framed at a time on a slow link: what a keystroke may have to wait behind
 constexpr std::size_t kMostBatch = io::BufferPool::kLarge;
@@ -42,7 +43,6 @@ mux::Options mux_options(const Options& options) {
   o.max_stream_window = options.max_stream_window;
   o.session_buffer = options.session_buffer;
   o.max_streams = options.max_streams;
-  o.max_frame = options.max_frame;
   // Between our own ends the control stream's pings tell whether the peer lives.
   o.keepalive_interval = Duration::zero();
   o.keepalive_timeout = Duration::zero();
@@ -125,7 +125,24 @@ void TunnelSession::on_readable() {
       std::memmove(in_.data(), in_.filled().data(), in_.size);
       in_.begin = 0;
     }
-    const io::IoResult r = socket_.read(in_.space());
+    if (splices() && in_.size == 0 && !closing_) {
+      const Spliced spliced = splice_body();
+      if (spliced == Spliced::some) {
+        bulk_ahead_ = kBulkReads;
+        after_input();
+        if (closed_ || !socket_.open()) return;
+        continue;
+      }
+      if (spliced == Spliced::drained) break;
+    }
+    MutableBytes space = in_.space();
+    if (bulk_ahead_ > 0) {
+      --bulk_ahead_;
+      // No further than the next header, so that its body can be spliced as well.
+      const auto ahead = mux_.body_ahead();
+      space = space.first(std::min(space.size(), mux_.large_header() + (ahead ? ahead->remaining : 0)));
+    }
+    const io::IoResult r = socket_.read(space);
     if (r.status == io::IoResult::Status::would_block) break;
     if (!r.ok()) {
       if (closing_) return wind_down();
@@ -136,7 +153,7 @@ void TunnelSession::on_readable() {
     }
     heard_ = true;
     wire_in_ += r.n;
-    const bool drained = r.n < in_.space().size();
+    const bool drained = r.n < space.size();
     in_.size += r.n;
     if (closing_) {
       in_.size = 0;  // nobody listens any more
@@ -151,6 +168,7 @@ void TunnelSession::on_readable() {
     }
     if (drained) break;
   }
+  if (receive_pipe_ && receive_pipe_->filled == 0 && !mux_.body_ahead()) receive_pipe_.reset();
   if (in_.size == 0) in_.release();
   if (!input_paused_) socket_.await_readable();
 }
@@ -250,6 +268,7 @@ void TunnelSession::flush() {
     if (!fill_wire()) break;
   }
   out_.release();
+  send_pipe_.reset();
   if (closing_) {
     socket_.shutdown_write();
     return;
@@ -266,8 +285,9 @@ void TunnelSession::flush() {
 }
 
 bool TunnelSession::write_wire() {
-  while (!wire_.empty()) {
-    const io::IoResult r = socket_.write(wire_);
+  while (!wire_.empty() || (send_pipe_ && send_pipe_->filled > 0)) {
+    const bool from_pipe = wire_.empty();
+    const io::IoResult r = from_pipe ? write_pipe() : socket_.write(wire_, send_pipe_ && send_pipe_->filled > 0);
     if (r.status == io::IoResult::Status::would_block) {
       batch_ = std::max(kLeastBatch, batch_ / 2);
       socket_.await_writable();
@@ -282,6 +302,7 @@ bool TunnelSession::write_wire() {
       after_input();
       return false;
     }
+    if (from_pipe) continue;
     wire_out_ += r.n;
     wire_ = wire_.subspan(r.n);
   }
@@ -296,6 +317,7 @@ bool TunnelSession::fill_wire() {
     return true;
   }
   if (!layer_->established() || closing_) return false;
+  if (preface_sent_ && splices() && fill_bulk()) return true;
   if (!out_) out_ = loop_.pool().large();
   const crypto::Rooms rooms = layer_->rooms();
   const std::size_t overhead = rooms.head + rooms.tail;

@@ -58,6 +58,8 @@ class RecordLayer {
   virtual Bytes channel_binding() const = 0;
   /// Queues the layer's goodbye (TLS close_notify) into output(); nothing may be sealed afterwards.
   virtual void close() = 0;
+  /// True if plaintext is the wire bytes, so that payload may bypass the layer.
+  virtual bool transparent() const { return false; }
   /// For logs and statistics: "none", "tls TLS_AES_128_GCM_SHA256", "chacha20".
   virtual std::string describe() const = 0;
 };

@@ -18,6 +18,7 @@
 
 namespace qtrp::io {
 
+class PipePool;
 using Task = std::move_only_function<void()>;
 
 /// Receives a descriptor's readiness from the engine. Several may be true at once.
@@ -104,6 +105,7 @@ class Loop {
   }
 
   BufferPool& pool() { return pool_; }
+  PipePool& pipes();
   /// The loop's scratch buffer for reads that are handled before the caller returns. kScratch bytes.
   MutableBytes scratch();
   static constexpr std::size_t kScratch = 256 << 10;
@@ -126,6 +128,7 @@ class Loop {
   std::vector<Dead> graveyard_;
   BufferPool pool_;
   std::unique_ptr<std::byte[]> scratch_;
+  std::unique_ptr<PipePool> pipes_;
 };
 
 std::unique_ptr<Loop> make_asio_loop();

@@ -75,6 +75,8 @@ class Socket final : private Watcher {
   void await_readable();
   void await_writable();
   void pause_reading() { want_read_ = false; }
+  /// Somebody who spliced from fd() directly was told it would block.
+  void drained() { readable_ = false; }
 
   void shutdown_write();  ///< FIN
   void abort();           ///< closes with RST

@@ -93,9 +93,12 @@ class Mux {
   /// Writes frames into `out`: first what the protocol owes (window updates, resets, pings), then the streams' turns.
   /// Returns the bytes written; 0: nothing to send or `out` too small for a header and a byte. Calls Source::produce().
   std::size_t produce(MutableBytes out, TimePoint now);
+  /// Only what the protocol owes, no stream's bytes.
+  std::size_t produce_owed(MutableBytes out, TimePoint now);
   /// True if produce() may have something to write.
   bool wants_write() const;
-  /// False while the owner must not read on: smux version 1 has no windows, so a full session_buffer stops the connection itself.
+  /// False while the owner must not read on: smux version 1 has no windows, so a full session_buffer stops the
+  /// connection itself.
   bool wants_read() const;
 
   // Zero copy (crypto none): the caller moves a frame's payload without it entering user space.
@@ -120,6 +123,8 @@ class Mux {
     std::size_t remaining;
   };
   std::optional<BodyAhead> body_ahead() const;
+  /// Bytes of the header in front of a body that bulk_moved() announces.
+  std::size_t large_header() const;
   /// `n` bytes of that body bypassed receive(); they count as handed out (moved() gives them back).
   void body_bypassed(std::size_t n, TimePoint now);
 

@@ -56,6 +56,10 @@ class Relay : public session::StreamOwner, private io::SocketListener {
   std::uint64_t bytes_to_socket() const { return to_socket_; }
 
   session::Produced produce(MutableBytes into) override;
+  int splice_fd() override;
+  session::Produced spliced(std::int64_t n) override;
+  int sink_fd() override;
+  void on_spliced(std::size_t n) override;
   void on_body(Bytes body) override;
   void on_finished() override;
   void on_reset(session::ResetCode code) override;
@@ -74,6 +78,8 @@ class Relay : public session::StreamOwner, private io::SocketListener {
   void on_writable() override;
   void on_broken() override;
   bool write_out(Bytes& bytes);
+  void count_to_stream(std::size_t n);
+  void count_to_socket(std::size_t n);
   void ended_one_way();
   void finish(End end, session::ResetCode code = session::ResetCode::unspecified);
   void socket_failed();
@@ -91,6 +97,7 @@ class Relay : public session::StreamOwner, private io::SocketListener {
   bool stream_ended_ = false;  // the stream's end was heard
   bool shut_ = false;          // ... and passed on to the socket
   bool over_ = false;
+  bool bulk_ = false;  // the last read filled a large buffer: splicing pays
 };
 
 }  // namespace qtrp::relay

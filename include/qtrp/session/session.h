@@ -66,13 +66,18 @@ class Source {
   }
 };
 
-/// What the roles hang on a stream: the Source of its outgoing bytes and the sink of its events. The `owner` that open() and attach() are
-/// given is a StreamOwner* for every stream of ours.
+/// What the roles hang on a stream: the Source of its outgoing bytes and the sink of its events. The `owner` that
+/// open() and attach() are given is a StreamOwner* for every stream of ours.
 class StreamOwner : public Source {
  public:
   virtual void on_body(Bytes body) = 0;
   virtual void on_finished() = 0;
   virtual void on_reset(ResetCode code) = 0;
+  /// A descriptor that bodies may be spliced to instead of on_body(), or -1 while it must not be written to (bytes are
+  /// queued before it).
+  virtual int sink_fd() { return -1; }
+  /// The session spliced `n` bytes of the stream's body to sink_fd().
+  virtual void on_spliced(std::size_t n) { static_cast<void>(n); }
 };
 
 enum class EventKind : std::uint8_t {

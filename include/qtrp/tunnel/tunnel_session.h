@@ -10,6 +10,7 @@
 #include <string>
 
 #include "qtrp/crypto/record_layer.h"
+#include "qtrp/io/pipe.h"
 #include "qtrp/io/socket.h"
 #include "qtrp/mux/mux.h"
 #include "qtrp/protocol/preface.h"
@@ -24,7 +25,8 @@ struct Options {
   std::size_t session_buffer =
       64u << 20;  ///< bytes received and not yet taken by local sockets, all streams, once authenticated
   std::size_t max_stream_window = 16u << 20;
-  std::uint32_t max_frame = 65535;  ///< largest frame that we accept and send
+  std::uint32_t max_frame =
+      256 << 10;  ///< largest frame that we accept; copied payload is sent in frames of 65535 bytes at most
 };
 
 class TunnelSession final : public session::Session, private io::SocketListener {
@@ -59,6 +61,11 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   bool take_preface(Bytes& plain);  // false while the peer's preface is not whole
   void say_established();
   void flush();
+  enum class Spliced : std::uint8_t { some, drained, not_now };
+  bool splices() const { return layer_->transparent() && preface_have_ == our_preface_.size(); }
+  bool fill_bulk();
+  io::IoResult write_pipe();
+  Spliced splice_body();
   bool write_wire();  // true once nothing is left to write
   bool fill_wire();   // false when there is nothing to send
   void want_flush() { loop_.at_turn_end(flush_); }
@@ -77,9 +84,11 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   io::TurnEnd flush_, tell_;
   io::Timer mux_timer_, close_timer_;
 
-  io::Chunk in_;                  // wire bytes not yet opened
-  io::Chunk out_;                 // plaintext being framed, sealed in place
-  Bytes wire_;                    // what must leave next: inside out_, the layer, or hello_
+  io::Chunk in_;                                      // wire bytes not yet opened
+  io::Chunk out_;                                     // plaintext being framed, sealed in place
+  Bytes wire_;                                        // what must leave next: inside out_, the layer, or hello_
+  std::optional<io::Pipe> send_pipe_, receive_pipe_;  // payload on its way past user space
+  unsigned bulk_ahead_ = 0;       // a body was spliced lately: so many reads go no further than the next header
   std::vector<std::byte> hello_;  // handshake bytes and our preface
   std::size_t batch_;  // most plaintext for one fill: grows while the socket takes all, shrinks when it blocks
 
