@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <thread>
 
+#include "client/figures.h"
 #include "client/link.h"
 #include "qtrp/base/log.h"
 #include "qtrp/base/signals.h"
 #include "qtrp/identity/identity.h"
+#include "qtrp/stats/endpoint.h"
 
 namespace qtrp::client {
 namespace {
@@ -54,12 +56,22 @@ class Client {
       Worker& worker = *workers_[i % workers_.size()];
       worker.links.push_back(std::make_unique<Link>(shared_, *worker.loop, i));
     }
+    for (const auto& worker : workers_) {
+      auto& [loop, links] = loops_.emplace_back(worker->loop.get(), std::vector<const Link*>{});
+      for (const auto& link : worker->links) links.push_back(link.get());
+    }
     for (auto& worker : workers_) {
       worker->thread = std::thread([w = worker.get()] {
         for (auto& link : w->links) link->begin();
         w->loop->run();
       });
     }
+    auto endpoint =
+        stats::start_endpoint(config_.stats, {.snapshot = [this] { return snapshot(config_, loops_); },
+                                              .totals = [this] { return totals(loops_); },
+                                              .ready = [this] { return !snapshot(config_, loops_).tunnels.empty(); }});
+    if (!endpoint) return std::unexpected(endpoint.error());
+    endpoint_ = std::move(*endpoint);
     return {};
   }
 
@@ -73,6 +85,7 @@ class Client {
   }
 
   void stop() {
+    endpoint_.reset();  // it asks the loops
     for (auto& worker : workers_) worker->loop->stop();
     for (auto& worker : workers_) {
       if (worker->thread.joinable()) worker->thread.join();
@@ -107,6 +120,8 @@ class Client {
   Signals& signals_;
   Shared shared_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<LinksOfLoop> loops_;  // the same, for the figures
+  std::unique_ptr<stats::HttpServer> endpoint_;
   std::atomic<std::size_t> waiting_{0};
 };
 

@@ -10,6 +10,8 @@
 #include "qtrp/base/log.h"
 #include "qtrp/base/signals.h"
 #include "qtrp/identity/identity.h"
+#include "qtrp/stats/endpoint.h"
+#include "server/figures.h"
 #include "server/peer.h"
 #include "server/worker.h"
 
@@ -59,6 +61,11 @@ class Server {
     log::info("listening for tunnels on {} ({}, {}, {}, {} workers)", listener_->local().to_string(),
               config::to_string(config_.transport), config::to_string(config_.crypto), config::to_string(config_.mux),
               workers_.size());
+    auto endpoint = stats::start_endpoint(config_.stats, {.snapshot = [this] { return snapshot(shared_, workers_); },
+                                                          .totals = [this] { return totals(workers_); },
+                                                          .ready = {}});
+    if (!endpoint) return std::unexpected(endpoint.error());
+    endpoint_ = std::move(*endpoint);
     return {};
   }
 
@@ -77,6 +84,7 @@ class Server {
   }
 
   void stop() {
+    endpoint_.reset();  // it asks the loops
     for (auto& worker : workers_) worker->loop().stop();
     for (auto& worker : workers_) worker->join();
     listener_.reset();
@@ -137,6 +145,7 @@ class Server {
   Shared shared_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<io::Listener> listener_;
+  std::unique_ptr<stats::HttpServer> endpoint_;
   std::size_t next_worker_ = 0;
   std::atomic<std::size_t> waiting_{0};
 };

@@ -42,7 +42,7 @@ Json proxies(const Snapshot& snapshot) {
   for (const ProxyFigures& proxy : snapshot.proxies) {
     Json& json = list.emplace_back(Json{{"name", proxy.name}, {"client", proxy.client}, {"type", proxy.type}});
     if (!proxy.bind.empty()) json["bind"] = proxy.bind;
-    json["remote_port"] = proxy.remote_port;
+    json["port"] = proxy.remote_port;
     if (!proxy.local_addr.empty()) json["local_addr"] = proxy.local_addr;
     json["open"] = proxy.open;
     if (!proxy.problem.empty()) json["problem"] = proxy.problem;

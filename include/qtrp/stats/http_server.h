@@ -21,7 +21,7 @@ class HttpServer {
     std::size_t max_head = 8192, max_body = 4096;  ///< bytes of a request
     std::chrono::milliseconds timeout{10'000};     ///< for a request to arrive, and for an answer to leave
     std::chrono::milliseconds tick{1'000};         ///< between two calls of `on_tick`
-    std::function<void()> on_tick{};               ///< called on the server's thread, at once and from then on
+    std::function<void()> on_tick{};               ///< called in start(), then on the server's thread
   };
 
   /// Listens on `listen` (port 0: the kernel chooses) and serves `router` until it is destroyed; handlers run on its

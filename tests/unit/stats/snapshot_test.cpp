@@ -32,7 +32,7 @@ TEST(StatsJson, HasTheDocumentedKeysWithTheirFigures) {
   EXPECT_EQ(client["bytes_in"], 5);
   const json& ssh = j["proxies"].at(0);
   EXPECT_EQ(ssh["name"], "ssh");
-  EXPECT_EQ(ssh["remote_port"], 2222);
+  EXPECT_EQ(ssh["port"], 2222);
   EXPECT_EQ(ssh["open"], true);
   EXPECT_EQ(ssh["total_connections"], 12);
   EXPECT_FALSE(ssh.contains("problem"));

@@ -1,0 +1,22 @@
+// The client's figures for its statistics endpoint, gathered from the loops that own them.
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "client/link.h"
+#include "qtrp/io/loop.h"
+#include "qtrp/stats/snapshot.h"
+
+namespace qtrp::client {
+
+/// A loop and the links on it.
+using LinksOfLoop = std::pair<io::Loop*, std::vector<const Link*>>;
+
+/// Sums over the links; any thread, at once.
+stats::Totals totals(const std::vector<LinksOfLoop>& loops);
+/// Everything /stats shows. Any thread but the loops'; waits for them, two seconds at most.
+stats::Snapshot snapshot(const config::ClientConfig& config, const std::vector<LinksOfLoop>& loops);
+
+}  // namespace qtrp::client
