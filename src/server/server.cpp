@@ -101,7 +101,7 @@ class Server {
       auto context = crypto::TlsContext::server(*certificate);
       if (!context) return std::unexpected(context.error());
       shared_.tls = std::move(*context);
-      log::info("certificate {}", certificate->pin);
+      log::info("certificate pin {}", certificate->pin);
     } else if (config_.crypto == config::Crypto::chacha20) {
       auto keys = std::make_shared<std::vector<crypto::NoiseKey>>();
       if (!config_.chacha20_psk.empty()) {
