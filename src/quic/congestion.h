@@ -57,7 +57,7 @@ class Controller {
 
   // Kept by the seam.
   std::uint64_t lost_packets = 0;
-  PathState path;  ///< as of the last call
+  PathState last_path;  ///< as of the last call
 };
 
 std::unique_ptr<Controller> make_brutal(std::uint64_t target_bytes_per_second);

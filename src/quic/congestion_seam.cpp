@@ -27,9 +27,9 @@ PacketFate fate_of(const qtrp_cc_packet& packet) { return {packet.length, time_o
 template <typename F>
 void with(qtrp_cc* cc, qtrp_cc_stat* stat, ngtcp2_tstamp ts, F&& call) {
   Controller& controller = controller_of(cc);
-  controller.path = state_of(*stat);
-  call(controller, controller.path);
-  stat->cwnd = controller.window(controller.path, time_of(ts));
+  controller.last_path = state_of(*stat);
+  call(controller, controller.last_path);
+  stat->cwnd = controller.window(controller.last_path, time_of(ts));
 }
 
 void on_acked(qtrp_cc* cc, qtrp_cc_stat* stat, const qtrp_cc_packet* packet, ngtcp2_tstamp ts) {

@@ -4,6 +4,7 @@
 #include <gnutls/crypto.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "wire.h"
 
@@ -172,7 +173,8 @@ void Connection::receive(const Path& path, std::uint8_t ecn, Bytes datagram, Tim
   bytes_in_ += datagram.size();
   if (state_ == State::closing) {
     // RFC 9000, section 10.2.1: answer, but ever more rarely.
-    if ((++close_answers_ & (close_answers_ - 1)) == 0) close_wanted_ = true;
+    ++close_answers_;
+    if (std::has_single_bit(close_answers_)) close_wanted_ = true;
     return;
   }
   if (state_ != State::open) return;
@@ -256,6 +258,7 @@ void Connection::close(Error reason) {
 }
 
 void Connection::abandon() {
+  abandoned_ = true;
   release_last_body();
   for (Pending& event : events_)
     if (event.block) incoming_.release(*event.block);

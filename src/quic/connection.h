@@ -101,7 +101,7 @@ class Connection final : public session::Session {
   /// Ends at once: CONNECTION_CLOSE with the next write(), no event.
   void abandon();
 
-  bool has_events() const { return kind_ == Kind::tunnel && !events_.empty(); }
+  bool has_events() const { return kind_ == Kind::tunnel && !abandoned_ && !events_.empty(); }
   Kind kind() const { return kind_; }
   State state() const { return state_; }
   bool handshake_done() const { return handshake_done_; }
@@ -222,7 +222,7 @@ class Connection final : public session::Session {
   std::optional<Error> failure_;
   std::array<std::byte, 32> binding_{};
   bool has_binding_ = false, handshake_done_ = false, authenticated_ = false, heard_ = false;
-  bool want_open_ = false, control_opened_ = false, more_to_write_ = false, acknowledgement_due_ = false;
+  bool want_open_ = false, abandoned_ = false, more_to_write_ = false, acknowledgement_due_ = false;
 
   pacing::TokenBucket bucket_;
   bool paced_ = false;                      // write() stopped for want of tokens ...

@@ -176,7 +176,7 @@ bool Connection::library_paces() const {
 void Connection::update_pacing(TimePoint now) {
   std::uint64_t rate = 0;
   if (controller_) {
-    rate = controller_->rate(controller_->path, now);
+    rate = controller_->rate(controller_->last_path, now);
   } else if (!library_paces()) {
     // RFC 9002, section 7.7, with Linux's factors: twice the window a round trip while it still doubles, else 5/4.
     ngtcp2_conn_info info;

@@ -21,6 +21,12 @@ std::unexpected<Error> gnutls_failed(ErrorKind kind, std::string_view what, int 
   return fail(kind, fmt::format("{}: {}", what, gnutls_strerror(code)));
 }
 
+std::string pin_text(Bytes digest) {
+  std::string text = "sha256:";
+  for (std::byte b : digest) text += fmt::format("{:02x}", static_cast<unsigned>(b));
+  return text;
+}
+
 gnutls_datum_t datum(std::string_view text) {
   return {reinterpret_cast<unsigned char*>(const_cast<char*>(text.data())), static_cast<unsigned>(text.size())};
 }
@@ -131,7 +137,7 @@ bool TlsSession::verify_server() {
     return false;
   }
   if (std::find(checks.pins.begin(), checks.pins.end(), digest) != checks.pins.end()) return true;
-  refusal_ = fmt::format("its public key is {}, which is not pinned", identity::format_pin(digest));
+  refusal_ = fmt::format("its public key is {}, which is not pinned", pin_text(digest));
   return false;
 }
 

@@ -1,0 +1,33 @@
+// Brutal as a QUIC congestion controller: the arithmetic is pacing::Brutal's, the samples are packets acknowledged and lost.
+#include "congestion.h"
+#include "qtrp/pacing/brutal.h"
+
+namespace qtrp::quic {
+namespace {
+
+class BrutalController final : public Controller {
+ public:
+  explicit BrutalController(std::uint64_t target) : brutal_(target) {}
+
+  void on_acked(const PacketFate&, const PathState&, TimePoint now) override { brutal_.on_packets(now, 1, 0); }
+  void on_lost(const PacketFate&, const PathState&, TimePoint now) override { brutal_.on_packets(now, 0, 1); }
+  void reset(const PathState&, TimePoint) override { brutal_ = pacing::Brutal(brutal_.target()); }
+
+  std::uint64_t window(const PathState& path, TimePoint now) const override { return brutal_.window(now, path.smoothed_rtt, path.packet_size); }
+  std::uint64_t rate(const PathState&, TimePoint now) const override { return brutal_.rate(now); }
+  std::string_view name() const override { return "brutal"; }
+  void set_target(std::uint64_t target) override { brutal_.set_target(target); }
+  std::uint64_t target() const override { return brutal_.target(); }
+  double ack_rate(TimePoint now) const override { return brutal_.ack_rate().measured(now); }
+
+ private:
+  pacing::Brutal brutal_;
+};
+
+}  // namespace
+
+std::unique_ptr<Controller> make_brutal(std::uint64_t target_bytes_per_second) {
+  return std::make_unique<BrutalController>(target_bytes_per_second);
+}
+
+}  // namespace qtrp::quic
