@@ -267,10 +267,13 @@ void Connection::abandon() {
     stream.source = nullptr;
     stream.gone = true;
   }
-  if (state_ != State::open) return;
+  abandon_for({ErrorKind::closed, "closed"});
+}
+
+void Connection::abandon_for(Error reason) {
   ngtcp2_ccerr error;
-  ngtcp2_ccerr_set_application_error(&error, kNoError, nullptr, 0);
-  fail_with({ErrorKind::closed, "closed"}, error);
+  ngtcp2_ccerr_set_application_error(&error, to_wire_kind(reason.kind), nullptr, 0);
+  fail_with(std::move(reason), error);
 }
 
 void Connection::fail_with(Error error, std::optional<ngtcp2_ccerr> close_frame) {

@@ -100,6 +100,8 @@ class Connection final : public session::Session {
   void migrate(const Path& to, TimePoint now);
   /// Ends at once: CONNECTION_CLOSE with the next write(), no event.
   void abandon();
+  /// Ends at once for `reason`, which the peer is told; a `closed` event follows.
+  void abandon_for(Error reason);
 
   bool has_events() const { return kind_ == Kind::tunnel && !abandoned_ && !events_.empty(); }
   Kind kind() const { return kind_; }
