@@ -15,7 +15,9 @@ namespace qtrp::quic {
 class Alarm final : private io::Watcher {
  public:
   Alarm(io::Loop& loop, std::function<void()> ring)
-      : fd_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)), ring_(std::move(ring)), watch_(loop.watch(fd_.get(), *this)) {
+      : fd_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)),
+        ring_(std::move(ring)),
+        watch_(loop.watch(fd_.get(), *this)) {
     watch_->arm_read();
   }
   /// Rings once at `when` (steady_clock is CLOCK_MONOTONIC), at once if that is over, not at all for TimePoint::max().

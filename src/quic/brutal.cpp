@@ -1,6 +1,8 @@
-// Brutal as a QUIC congestion controller: the arithmetic is pacing::Brutal's, the samples are packets acknowledged and lost.
-#include "congestion.h"
+// Brutal as a QUIC congestion controller: the arithmetic is pacing::Brutal's, the samples are packets acknowledged and
+// lost.
 #include "qtrp/pacing/brutal.h"
+
+#include "congestion.h"
 
 namespace qtrp::quic {
 namespace {
@@ -13,7 +15,9 @@ class BrutalController final : public Controller {
   void on_lost(const PacketFate&, const PathState&, TimePoint now) override { brutal_.on_packets(now, 0, 1); }
   void reset(const PathState&, TimePoint) override { brutal_ = pacing::Brutal(brutal_.target()); }
 
-  std::uint64_t window(const PathState& path, TimePoint now) const override { return brutal_.window(now, path.smoothed_rtt, path.packet_size); }
+  std::uint64_t window(const PathState& path, TimePoint now) const override {
+    return brutal_.window(now, path.smoothed_rtt, path.packet_size);
+  }
   std::uint64_t rate(const PathState&, TimePoint now) const override { return brutal_.rate(now); }
   std::string_view name() const override { return "brutal"; }
   void set_target(std::uint64_t target) override { brutal_.set_target(target); }

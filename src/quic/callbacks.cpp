@@ -15,11 +15,13 @@ struct Callbacks {
     self(user).on_handshake_completed();
     return self(user).failure_ ? NGTCP2_ERR_CALLBACK_FAILURE : 0;
   }
-  static int recv_stream_data(ngtcp2_conn*, std::uint32_t flags, std::int64_t id, std::uint64_t, const std::uint8_t* data, std::size_t n,
-                              void* user, void*) {
-    return self(user).on_stream_data(id, {reinterpret_cast<const std::byte*>(data), n}, (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0);
+  static int recv_stream_data(ngtcp2_conn*, std::uint32_t flags, std::int64_t id, std::uint64_t,
+                              const std::uint8_t* data, std::size_t n, void* user, void*) {
+    return self(user).on_stream_data(id, {reinterpret_cast<const std::byte*>(data), n},
+                                     (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0);
   }
-  static int acked_stream_data_offset(ngtcp2_conn*, std::int64_t id, std::uint64_t offset, std::uint64_t n, void* user, void*) {
+  static int acked_stream_data_offset(ngtcp2_conn*, std::int64_t id, std::uint64_t offset, std::uint64_t n, void* user,
+                                      void*) {
     Connection& c = self(user);
     if (c.http3_ && c.is_foreign(id)) {
       c.http3_->acknowledged(id, n);
@@ -67,8 +69,9 @@ struct Callbacks {
   static int get_new_connection_id(ngtcp2_conn*, ngtcp2_cid* id, std::uint8_t* token, std::size_t length, void* user) {
     Connection& c = self(user);
     *id = make_identifier(c.setup_.worker, c.setup_.workers, length);
-    if (ngtcp2_crypto_generate_stateless_reset_token(token, reinterpret_cast<const std::uint8_t*>(c.setup_.reset_secret.data()),
-                                                     c.setup_.reset_secret.size(), id) != 0)
+    if (ngtcp2_crypto_generate_stateless_reset_token(
+            token, reinterpret_cast<const std::uint8_t*>(c.setup_.reset_secret.data()), c.setup_.reset_secret.size(),
+            id) != 0)
       return NGTCP2_ERR_CALLBACK_FAILURE;
     c.setup_.host->identifier_added(c, to_id(*id));
     return 0;
@@ -78,7 +81,8 @@ struct Callbacks {
     return 0;
   }
   static int recv_stateless_reset(ngtcp2_conn*, const ngtcp2_pkt_stateless_reset*, void* user) {
-    self(user).failure_ = Error{ErrorKind::closed, "the peer knows nothing of the session any more (stateless reset): it was restarted"};
+    self(user).failure_ =
+        Error{ErrorKind::closed, "the peer knows nothing of the session any more (stateless reset): it was restarted"};
     return 0;
   }
 };
@@ -133,8 +137,9 @@ void Connection::on_handshake_completed() {
 
 void Connection::open_fixed_streams() {
   // RFC 9114, section 6.2: the control stream (type 0) with SETTINGS, QPACK's encoder and decoder streams (types 2, 3).
-  static constexpr std::array<std::byte, 10> kControl{std::byte{0}, std::byte{4},    std::byte{7}, std::byte{1}, std::byte{0},
-                                                      std::byte{6}, std::byte{0x80}, std::byte{0}, std::byte{0x40}, std::byte{0}};
+  static constexpr std::array<std::byte, 10> kControl{std::byte{0},    std::byte{4}, std::byte{7},    std::byte{1},
+                                                      std::byte{0},    std::byte{6}, std::byte{0x80}, std::byte{0},
+                                                      std::byte{0x40}, std::byte{0}};
   static constexpr std::byte kEncoder{2}, kDecoder{3};
   std::int64_t ids[3];
   for (std::int64_t& id : ids)
@@ -201,7 +206,8 @@ void Connection::queue_body(std::int64_t id, Bytes data) {
     data = data.subspan(n);
     if (!events_.empty()) {
       Pending& last = events_.back();
-      if (last.kind == session::EventKind::body && last.stream == id && last.block == &block && last.data + last.length == at) {
+      if (last.kind == session::EventKind::body && last.stream == id && last.block == &block &&
+          last.data + last.length == at) {
         last.length += n;
         incoming_.merge(block);
         continue;

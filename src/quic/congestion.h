@@ -1,5 +1,6 @@
-// The seam between ngtcp2 and congestion controllers of our own (Brutal, BBR of the first version's kind). ngtcp2 1.11 offers no public way in:
-// congestion_seam.cpp takes the place of its Reno when one of ours is asked for. Controllers are pure: tests feed them scripted acks and losses.
+// The seam between ngtcp2 and congestion controllers of our own (Brutal, BBR of the first version's kind). ngtcp2 1.11
+// offers no public way in: congestion_seam.cpp takes the place of its Reno when one of ours is asked for. Controllers
+// are pure: tests feed them scripted acks and losses.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +14,11 @@ namespace qtrp::quic {
 
 /// The path as ngtcp2 knows it when a controller is called.
 struct PathState {
-  Duration smoothed_rtt{};         ///< 0: not measured yet
-  Duration min_rtt{};              ///< 0: not measured yet
-  std::uint64_t in_flight = 0;     ///< bytes
+  Duration smoothed_rtt{};      ///< 0: not measured yet
+  Duration min_rtt{};           ///< 0: not measured yet
+  std::uint64_t in_flight = 0;  ///< bytes
   std::uint64_t packet_size = 1200;
-  std::uint64_t delivery_rate = 0; ///< bytes per second, of the sample that the acknowledgement gave; 0 unknown
+  std::uint64_t delivery_rate = 0;  ///< bytes per second, of the sample that the acknowledgement gave; 0 unknown
 };
 
 /// One packet that was acknowledged or lost.
@@ -49,10 +50,10 @@ class Controller {
   virtual void reset(const PathState&, TimePoint) {}
 
   virtual std::uint64_t window(const PathState&, TimePoint) const = 0;  ///< bytes that may be in flight
-  virtual std::uint64_t rate(const PathState&, TimePoint) const = 0;    ///< bytes per second to pace at; 0: not known yet
+  virtual std::uint64_t rate(const PathState&, TimePoint) const = 0;  ///< bytes per second to pace at; 0: not known yet
   virtual std::string_view name() const = 0;
   virtual void set_target(std::uint64_t /*bytes_per_second*/) {}
-  virtual std::uint64_t target() const { return 0; }                    ///< bytes per second, Brutal's
+  virtual std::uint64_t target() const { return 0; }  ///< bytes per second, Brutal's
   virtual double ack_rate(TimePoint) const { return 0; }
 
   // Kept by the seam.
@@ -63,7 +64,8 @@ class Controller {
 std::unique_ptr<Controller> make_brutal(std::uint64_t target_bytes_per_second);
 std::unique_ptr<Controller> make_bbr();
 
-/// While it lives, a connection made on this thread with NGTCP2_CC_ALGO_RENO gets `controller`, which must outlive that connection.
+/// While it lives, a connection made on this thread with NGTCP2_CC_ALGO_RENO gets `controller`, which must outlive that
+/// connection.
 class ControllerScope {
  public:
   explicit ControllerScope(Controller* controller);

@@ -1,5 +1,5 @@
-// Puts a Controller where ngtcp2 would have its Reno: the linker's --wrap sends ngtcp2_cc_reno_init here. Without the exact ngtcp2 (see
-// CMakeLists.txt) the seam is absent and has_own_congestion() says so.
+// Puts a Controller where ngtcp2 would have its Reno: the linker's --wrap sends ngtcp2_cc_reno_init here. Without the
+// exact ngtcp2 (see CMakeLists.txt) the seam is absent and has_own_congestion() says so.
 #include "congestion.h"
 
 #ifdef QTRP_QUIC_SEAM
@@ -14,15 +14,21 @@ thread_local Controller* wanted = nullptr;
 Controller& controller_of(qtrp_cc* cc) {
   return *reinterpret_cast<Controller*>(static_cast<std::uintptr_t>(reinterpret_cast<qtrp_cc_reno*>(cc)->own));
 }
-TimePoint time_of(ngtcp2_tstamp ts) { return TimePoint(std::chrono::nanoseconds(static_cast<std::int64_t>(ts))); }
-Duration duration_of(ngtcp2_duration d) { return d == UINT64_MAX ? Duration{} : Duration(std::chrono::nanoseconds(static_cast<std::int64_t>(d))); }
+TimePoint time_of(ngtcp2_tstamp ts) {
+  return TimePoint(std::chrono::nanoseconds(static_cast<std::int64_t>(ts)));
+}
+Duration duration_of(ngtcp2_duration d) {
+  return d == UINT64_MAX ? Duration{} : Duration(std::chrono::nanoseconds(static_cast<std::int64_t>(d)));
+}
 
 PathState state_of(const qtrp_cc_stat& stat) {
   bool measured = stat.first_rtt_sample != UINT64_MAX;
-  return {measured ? duration_of(stat.smoothed_rtt) : Duration{}, measured ? duration_of(stat.min_rtt) : Duration{}, stat.in_flight,
-          stat.packet_size, stat.delivery_rate};
+  return {measured ? duration_of(stat.smoothed_rtt) : Duration{}, measured ? duration_of(stat.min_rtt) : Duration{},
+          stat.in_flight, stat.packet_size, stat.delivery_rate};
 }
-PacketFate fate_of(const qtrp_cc_packet& packet) { return {packet.length, time_of(packet.sent), packet.application_limited != 0}; }
+PacketFate fate_of(const qtrp_cc_packet& packet) {
+  return {packet.length, time_of(packet.sent), packet.application_limited != 0};
+}
 
 template <typename F>
 void with(qtrp_cc* cc, qtrp_cc_stat* stat, ngtcp2_tstamp ts, F&& call) {
@@ -46,11 +52,13 @@ void on_persistent_congestion(qtrp_cc* cc, qtrp_cc_stat* stat, ngtcp2_tstamp ts)
 }
 void on_ack(qtrp_cc* cc, qtrp_cc_stat* stat, const qtrp_cc_ack* ack, ngtcp2_tstamp ts) {
   with(cc, stat, ts, [&](Controller& c, const PathState& path) {
-    c.on_ack({ack->prior_in_flight, ack->delivered, ack->lost, ack->delivered_when_sent, duration_of(ack->rtt)}, path, time_of(ts));
+    c.on_ack({ack->prior_in_flight, ack->delivered, ack->lost, ack->delivered_when_sent, duration_of(ack->rtt)}, path,
+             time_of(ts));
   });
 }
 void on_sent(qtrp_cc* cc, qtrp_cc_stat* stat, const qtrp_cc_packet* packet) {
-  with(cc, stat, packet->sent, [&](Controller& c, const PathState& path) { c.on_sent(packet->length, path, time_of(packet->sent)); });
+  with(cc, stat, packet->sent,
+       [&](Controller& c, const PathState& path) { c.on_sent(packet->length, path, time_of(packet->sent)); });
 }
 void reset(qtrp_cc* cc, qtrp_cc_stat* stat, ngtcp2_tstamp ts) {
   with(cc, stat, ts, [&](Controller& c, const PathState& path) { c.reset(path, time_of(ts)); });
@@ -58,10 +66,16 @@ void reset(qtrp_cc* cc, qtrp_cc_stat* stat, ngtcp2_tstamp ts) {
 
 }  // namespace
 
-ControllerScope::ControllerScope(Controller* controller) { wanted = controller; }
-ControllerScope::~ControllerScope() { wanted = nullptr; }
+ControllerScope::ControllerScope(Controller* controller) {
+  wanted = controller;
+}
+ControllerScope::~ControllerScope() {
+  wanted = nullptr;
+}
 
-bool has_own_congestion() { return true; }
+bool has_own_congestion() {
+  return true;
+}
 
 }  // namespace qtrp::quic
 
@@ -90,7 +104,9 @@ extern "C" void __wrap_ngtcp2_cc_reno_init(qtrp_cc_reno* reno, void* log) {
 namespace qtrp::quic {
 ControllerScope::ControllerScope(Controller*) {}
 ControllerScope::~ControllerScope() = default;
-bool has_own_congestion() { return false; }
+bool has_own_congestion() {
+  return false;
+}
 }  // namespace qtrp::quic
 
 #endif

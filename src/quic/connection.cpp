@@ -10,9 +10,12 @@
 
 namespace qtrp::quic {
 
-std::uint64_t to_wire(session::ResetCode code) { return kResetBase + static_cast<std::uint64_t>(code); }
+std::uint64_t to_wire(session::ResetCode code) {
+  return kResetBase + static_cast<std::uint64_t>(code);
+}
 session::ResetCode from_wire(std::uint64_t code) {
-  if (code < kResetBase || code > kResetBase + static_cast<std::uint64_t>(session::ResetCode::session_lost)) return session::ResetCode::unspecified;
+  if (code < kResetBase || code > kResetBase + static_cast<std::uint64_t>(session::ResetCode::session_lost))
+    return session::ResetCode::unspecified;
   return static_cast<session::ResetCode>(code - kResetBase);
 }
 
@@ -40,7 +43,12 @@ Path from_ngtcp2(const ngtcp2_path& path) {
 }
 
 Connection::Connection(const Setup& setup, bool server)
-    : setup_(setup), server_(server), kind_(server ? Kind::unknown : Kind::tunnel), outgoing_(*setup.pool), incoming_(*setup.pool), bucket_(0) {
+    : setup_(setup),
+      server_(server),
+      kind_(server ? Kind::unknown : Kind::tunnel),
+      outgoing_(*setup.pool),
+      incoming_(*setup.pool),
+      bucket_(0) {
   conn_ref_.get_conn = [](ngtcp2_crypto_conn_ref* ref) { return static_cast<Connection*>(ref->user_data)->conn_; };
   conn_ref_.user_data = this;
   ngtcp2_ccerr_default(&close_error_);
@@ -60,7 +68,8 @@ Result<std::unique_ptr<Connection>> Connection::client(const Setup& setup, const
   return connection;
 }
 
-Result<std::unique_ptr<Connection>> Connection::server(const Setup& setup, const Path& path, const Accepted& accepted, TimePoint now) {
+Result<std::unique_ptr<Connection>> Connection::server(const Setup& setup, const Path& path, const Accepted& accepted,
+                                                       TimePoint now) {
   std::unique_ptr<Connection> connection(new Connection(setup, true));
   if (auto made = connection->make(path, &accepted, now); !made) return std::unexpected(made.error());
   return connection;
@@ -70,7 +79,8 @@ void Connection::fill_settings(ngtcp2_settings& settings, TimePoint now) const {
   const Options& options = *setup_.options;
   ngtcp2_settings_default(&settings);
   settings.initial_ts = stamp(now);
-  settings.handshake_timeout = static_cast<ngtcp2_duration>(std::chrono::nanoseconds(options.handshake_timeout).count());
+  settings.handshake_timeout =
+      static_cast<ngtcp2_duration>(std::chrono::nanoseconds(options.handshake_timeout).count());
   settings.max_stream_window = options.max_stream_window;
   settings.max_window = 0;  // the connection's window is a bound on memory, given back by moved(): nothing to tune
   settings.max_tx_udp_payload_size = setup_.max_datagram;
@@ -115,7 +125,8 @@ Result<void> Connection::make(const Path& path, const Accepted* accepted, TimePo
   fill_settings(settings, now);
   std::array<std::uint16_t, 6> probes{};
   std::size_t count = 0;
-  for (std::size_t size : {setup_.max_datagram, std::size_t{16384}, std::size_t{8948}, std::size_t{1472}, std::size_t{1452}, std::size_t{1392}})
+  for (std::size_t size : {setup_.max_datagram, std::size_t{16384}, std::size_t{8948}, std::size_t{1472},
+                           std::size_t{1452}, std::size_t{1392}})
     if (size > NGTCP2_MAX_UDP_PAYLOAD_SIZE && size <= setup_.max_datagram && (count == 0 || size < probes[count - 1]))
       probes[count++] = static_cast<std::uint16_t>(size);
   if (count > 0) {
@@ -144,16 +155,18 @@ Result<void> Connection::make(const Path& path, const Accepted* accepted, TimePo
                                                      setup_.reset_secret.size(), &own) != 0)
       return fail(ErrorKind::crypto, "stateless reset token");
     client_dcid_.assign(reinterpret_cast<const char*>(accepted->header.dcid.data), accepted->header.dcid.datalen);
-    rv = ngtcp2_conn_server_new(&conn_, &accepted->header.scid, &own, &native, accepted->header.version, &callbacks(), &settings, &parameters,
-                                nullptr, this);
+    rv = ngtcp2_conn_server_new(&conn_, &accepted->header.scid, &own, &native, accepted->header.version, &callbacks(),
+                                &settings, &parameters, nullptr, this);
   } else {
     ngtcp2_cid destination = make_identifier(0, 1, kServerIdLength);
-    rv = ngtcp2_conn_client_new(&conn_, &destination, &own, &native, NGTCP2_PROTO_VER_V1, &callbacks(), &settings, &parameters, nullptr, this);
+    rv = ngtcp2_conn_client_new(&conn_, &destination, &own, &native, NGTCP2_PROTO_VER_V1, &callbacks(), &settings,
+                                &parameters, nullptr, this);
   }
   if (rv != 0) return fail(ErrorKind::protocol, fmt::format("QUIC: {}", ngtcp2_strerror(rv)));
   ngtcp2_conn_set_tls_native_handle(conn_, tls_->handle());
   if (!server_ && options.keepalive > Duration::zero())
-    ngtcp2_conn_set_keep_alive_timeout(conn_, static_cast<ngtcp2_duration>(std::chrono::nanoseconds(options.keepalive).count()));
+    ngtcp2_conn_set_keep_alive_timeout(
+        conn_, static_cast<ngtcp2_duration>(std::chrono::nanoseconds(options.keepalive).count()));
   return {};
 }
 
@@ -166,8 +179,12 @@ std::vector<ConnectionId> Connection::identifiers() const {
   return out;
 }
 
-Path Connection::path() const { return from_ngtcp2(*ngtcp2_conn_get_path(conn_)); }
-std::size_t Connection::datagram_size() const { return ngtcp2_conn_get_path_max_tx_udp_payload_size(conn_); }
+Path Connection::path() const {
+  return from_ngtcp2(*ngtcp2_conn_get_path(conn_));
+}
+std::size_t Connection::datagram_size() const {
+  return ngtcp2_conn_get_path_max_tx_udp_payload_size(conn_);
+}
 
 void Connection::receive(const Path& path, std::uint8_t ecn, Bytes datagram, TimePoint now) {
   bytes_in_ += datagram.size();
@@ -180,7 +197,8 @@ void Connection::receive(const Path& path, std::uint8_t ecn, Bytes datagram, Tim
   if (state_ != State::open) return;
   ngtcp2_path native = to_ngtcp2(path);
   ngtcp2_pkt_info info{ecn};
-  int rv = ngtcp2_conn_read_pkt(conn_, &native, &info, reinterpret_cast<const std::uint8_t*>(datagram.data()), datagram.size(), stamp(now));
+  int rv = ngtcp2_conn_read_pkt(conn_, &native, &info, reinterpret_cast<const std::uint8_t*>(datagram.data()),
+                                datagram.size(), stamp(now));
   if (rv == 0) {
     heard_ = true;
     return;
@@ -200,9 +218,13 @@ void Connection::receive(const Path& path, std::uint8_t ecn, Bytes datagram, Tim
     case NGTCP2_ERR_CRYPTO: {
       std::uint8_t alert = ngtcp2_conn_get_tls_alert(conn_);
       ngtcp2_ccerr_set_tls_alert(&error, alert, nullptr, 0);
-      std::string why = tls_->refusal().empty() ? gnutls_alert_get_name(static_cast<gnutls_alert_description_t>(alert)) : tls_->refusal();
-      fail_with({ErrorKind::crypto, fmt::format("{}: {}", server_ ? "TLS handshake failed" : "the server's certificate was refused or TLS failed", why)},
-                error);
+      std::string why = tls_->refusal().empty() ? gnutls_alert_get_name(static_cast<gnutls_alert_description_t>(alert))
+                                                : tls_->refusal();
+      fail_with(
+          {ErrorKind::crypto,
+           fmt::format("{}: {}",
+                       server_ ? "TLS handshake failed" : "the server's certificate was refused or TLS failed", why)},
+          error);
       return;
     }
     default:
@@ -226,7 +248,8 @@ void Connection::on_time(TimePoint now) {
   if (rv == 0) return;
   if (rv == NGTCP2_ERR_IDLE_CLOSE || rv == NGTCP2_ERR_HANDSHAKE_TIMEOUT) {
     state_ = State::dead;
-    over({ErrorKind::timeout, rv == NGTCP2_ERR_IDLE_CLOSE ? "nothing was heard from the peer for the idle timeout" : "no answer to the QUIC handshake"});
+    over({ErrorKind::timeout, rv == NGTCP2_ERR_IDLE_CLOSE ? "nothing was heard from the peer for the idle timeout"
+                                                          : "no answer to the QUIC handshake"});
     return;
   }
   ngtcp2_ccerr error;
@@ -239,7 +262,8 @@ TimePoint Connection::next_time(TimePoint now) const {
   if (close_wanted_) return now;
   if (state_ != State::open) return closing_until_;
   ngtcp2_tstamp expiry = ngtcp2_conn_get_expiry(conn_);
-  TimePoint when = expiry == UINT64_MAX ? TimePoint::max() : TimePoint(std::chrono::nanoseconds(static_cast<std::int64_t>(expiry)));
+  TimePoint when =
+      expiry == UINT64_MAX ? TimePoint::max() : TimePoint(std::chrono::nanoseconds(static_cast<std::int64_t>(expiry)));
   if (paced_) when = std::min(when, paced_until_);
   if (closing_deadline_) when = std::min(when, *closing_deadline_);
   return when;
@@ -300,13 +324,15 @@ Error peers_reason(const ngtcp2_ccerr& error) {
   std::string text(reinterpret_cast<const char*>(error.reason), error.reasonlen);
   if (error.type == NGTCP2_CCERR_TYPE_APPLICATION) {
     if (error.error_code == kNoError) return {ErrorKind::closed, text.empty() ? "the peer closed the session" : text};
-    return {kind_from_wire(error.error_code), text.empty() ? fmt::format("the peer closed the session with code {:#x}", error.error_code) : text};
+    return {kind_from_wire(error.error_code),
+            text.empty() ? fmt::format("the peer closed the session with code {:#x}", error.error_code) : text};
   }
   if (error.error_code >= 0x100 && error.error_code < 0x200) {
     const char* alert = gnutls_alert_get_name(static_cast<gnutls_alert_description_t>(error.error_code - 0x100));
     return {ErrorKind::crypto, fmt::format("the peer refused the TLS handshake: {}", alert ? alert : "unknown alert")};
   }
-  return {ErrorKind::protocol, fmt::format("the peer ended the QUIC connection with code {:#x}{}{}", error.error_code, text.empty() ? "" : ": ", text)};
+  return {ErrorKind::protocol, fmt::format("the peer ended the QUIC connection with code {:#x}{}{}", error.error_code,
+                                           text.empty() ? "" : ": ", text)};
 }
 
 }  // namespace qtrp::quic

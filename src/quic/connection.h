@@ -1,8 +1,8 @@
-// One QUIC connection as a state machine: datagrams and the time go in, datagrams and session events come out. It owns no socket and reads
-// no clock; the edge (server.cpp, dialer.cpp) brings both, and tests drive two of these in memory.
+// One QUIC connection as a state machine: datagrams and the time go in, datagrams and session events come out. It owns
+// no socket and reads no clock; the edge (server.cpp, dialer.cpp) brings both, and tests drive two of these in memory.
 //
-// Split over four files: connection.cpp (making, receiving, ending), callbacks.cpp (what ngtcp2 calls), sending.cpp (packets out of streams),
-// streams.cpp (the session::Session side).
+// Split over four files: connection.cpp (making, receiving, ending), callbacks.cpp (what ngtcp2 calls), sending.cpp
+// (packets out of streams), streams.cpp (the session::Session side).
 #pragma once
 
 #include <ngtcp2/ngtcp2.h>
@@ -36,7 +36,8 @@ struct Path {
 
 using ConnectionId = std::string;  ///< raw bytes, at most 20
 
-/// Datagrams that leave together: `bytes` is cut into datagrams of `segment` bytes, the last may be shorter (UDP GSO's shape).
+/// Datagrams that leave together: `bytes` is cut into datagrams of `segment` bytes, the last may be shorter (UDP GSO's
+/// shape).
 struct Departure {
   Path path;
   std::uint8_t ecn = 0;
@@ -60,19 +61,19 @@ class Host {
 struct Setup {
   const Options* options = nullptr;
   const TlsContext* tls = nullptr;
-  const Site* site = nullptr;          ///< server
+  const Site* site = nullptr;  ///< server
   io::BufferPool* pool = nullptr;
   Host* host = nullptr;
-  Bytes reset_secret;                  ///< keys the stateless reset tokens
-  unsigned worker = 0, workers = 1;    ///< connection ids begin with a byte that is `worker` modulo `workers`
-  std::size_t max_datagram = 1452;     ///< largest UDP payload worth probing for on this path
+  Bytes reset_secret;                ///< keys the stateless reset tokens
+  unsigned worker = 0, workers = 1;  ///< connection ids begin with a byte that is `worker` modulo `workers`
+  std::size_t max_datagram = 1452;   ///< largest UDP payload worth probing for on this path
 };
 
 /// A client's first datagram as the server saw it, after address validation.
 struct Accepted {
   ngtcp2_pkt_hd header;
-  ngtcp2_cid original_dcid;            ///< before a Retry
-  bool validated = false;              ///< the address proved itself by a retry token
+  ngtcp2_cid original_dcid;  ///< before a Retry
+  bool validated = false;    ///< the address proved itself by a retry token
 };
 
 class Connection final : public session::Session {
@@ -81,15 +82,16 @@ class Connection final : public session::Session {
   enum class State : std::uint8_t { open, closing, draining, dead };
 
   static Result<std::unique_ptr<Connection>> client(const Setup& setup, const Path& path, TimePoint now);
-  static Result<std::unique_ptr<Connection>> server(const Setup& setup, const Path& path, const Accepted& accepted, TimePoint now);
+  static Result<std::unique_ptr<Connection>> server(const Setup& setup, const Path& path, const Accepted& accepted,
+                                                    TimePoint now);
   ~Connection() override;
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
   // The edge's side.
   void receive(const Path& path, std::uint8_t ecn, Bytes datagram, TimePoint now);
-  /// Fills `into` with datagrams and appends what they are to `out`, as far as pacing and windows allow now. Spans point into `into`,
-  /// which should hold 64 KiB or more.
+  /// Fills `into` with datagrams and appends what they are to `out`, as far as pacing and windows allow now. Spans
+  /// point into `into`, which should hold 64 KiB or more.
   void write(MutableBytes into, std::vector<Departure>& out, TimePoint now);
   /// True when write() stopped for want of room in `into`, not for pacing or lack of data.
   bool more_to_write() const { return more_to_write_; }
@@ -136,25 +138,25 @@ class Connection final : public session::Session {
     session::Source* source = nullptr;
     void* owner = nullptr;
     Outbound out;
-    std::uint64_t unmoved = 0;            // received, credit not given back
-    bool ready : 1 = false;               // the source may have something
-    bool queued : 1 = false;              // in one of the turn queues
-    bool ended : 1 = false;               // the source gave its end
+    std::uint64_t unmoved = 0;  // received, credit not given back
+    bool ready : 1 = false;     // the source may have something
+    bool queued : 1 = false;    // in one of the turn queues
+    bool ended : 1 = false;     // the source gave its end
     bool end_sent : 1 = false;
-    bool blocked : 1 = false;             // by the peer's stream window
-    bool gone : 1 = false;                // for the owner: reset by either side
-    bool announced : 1 = false;           // its `opened` was delivered (or it is ours)
-    bool reset_queued : 1 = false;        // its reset event waits to be delivered
-    bool closed : 1 = false;              // ngtcp2 has forgotten it
+    bool blocked : 1 = false;       // by the peer's stream window
+    bool gone : 1 = false;          // for the owner: reset by either side
+    bool announced : 1 = false;     // its `opened` was delivered (or it is ours)
+    bool reset_queued : 1 = false;  // its reset event waits to be delivered
+    bool closed : 1 = false;        // ngtcp2 has forgotten it
   };
-  struct Pending {                        // an event not yet delivered
+  struct Pending {  // an event not yet delivered
     session::EventKind kind;
     std::int64_t stream = 0;
     session::ResetCode code{};
     Block* block = nullptr;
     const std::byte* data = nullptr;
     std::size_t length = 0;
-    bool release = false;                 // not an event: the stream's entry can go
+    bool release = false;  // not an event: the stream's entry can go
   };
   friend struct Callbacks;
 
@@ -176,7 +178,8 @@ class Connection final : public session::Session {
   void queue_body(std::int64_t id, Bytes data);
 
   // sending.cpp
-  std::int64_t write_packet(MutableBytes into, ngtcp2_path_storage& path, std::uint8_t& ecn, std::size_t budget, TimePoint now);
+  std::int64_t write_packet(MutableBytes into, ngtcp2_path_storage& path, std::uint8_t& ecn, std::size_t budget,
+                            TimePoint now);
   Stream* next_stream(std::size_t budget);
   enum class Pull : std::uint8_t { got, nothing, stop };
   Pull pull(Stream& stream, std::size_t budget);
@@ -212,26 +215,26 @@ class Connection final : public session::Session {
 
   Arena outgoing_, incoming_;
   std::unordered_map<std::int64_t, Stream> streams_;
-  std::deque<std::int64_t> fresh_, bulk_;   // whose turn it is to send: newly ready ones first
-  std::size_t front_sent_ = 0;              // of the front's turn
+  std::deque<std::int64_t> fresh_, bulk_;                            // whose turn it is to send: newly ready ones first
+  std::size_t front_sent_ = 0;                                       // of the front's turn
   std::vector<std::pair<std::int64_t, std::uint64_t>> late_resets_;  // found while a packet is being filled
   bool filling_ = false;
 
   std::deque<Pending> events_;
-  std::size_t incoming_bytes_ = 0;          // of body events that wait
-  std::uint64_t owed_ = 0;                  // credit kept back until authenticated()
-  Block* delivered_ = nullptr;              // of the last body event given out
+  std::size_t incoming_bytes_ = 0;  // of body events that wait
+  std::uint64_t owed_ = 0;          // credit kept back until authenticated()
+  Block* delivered_ = nullptr;      // of the last body event given out
   std::optional<Error> failure_;
   std::array<std::byte, 32> binding_{};
   bool has_binding_ = false, handshake_done_ = false, authenticated_ = false, heard_ = false;
   bool want_open_ = false, abandoned_ = false, more_to_write_ = false, acknowledgement_due_ = false;
 
   pacing::TokenBucket bucket_;
-  bool paced_ = false;                      // write() stopped for want of tokens ...
-  TimePoint paced_until_{};                 // ... which are there then
-  std::uint64_t pacing_rate_ = 0;           // bytes per second, 0 none
+  bool paced_ = false;             // write() stopped for want of tokens ...
+  TimePoint paced_until_{};        // ... which are there then
+  std::uint64_t pacing_rate_ = 0;  // bytes per second, 0 none
 
-  std::optional<Error> closing_reason_;     // close() waits for what is queued
+  std::optional<Error> closing_reason_;  // close() waits for what is queued
   std::optional<TimePoint> closing_deadline_;
   ngtcp2_ccerr close_error_{};
   std::string close_text_;

@@ -1,4 +1,5 @@
-// The client's end: attempts to the server's addresses, the session of the first that answers, and moving to another local address.
+// The client's end: attempts to the server's addresses, the session of the first that answers, and moving to another
+// local address.
 #include "dialer.h"
 
 #include <linux/netlink.h>
@@ -15,14 +16,17 @@ namespace qtrp::quic {
 namespace {
 
 constexpr Duration kBetweenAttempts = std::chrono::milliseconds(300);
-constexpr Duration kSettle = std::chrono::milliseconds(100);       // a changing network speaks several times
+constexpr Duration kSettle = std::chrono::milliseconds(100);  // a changing network speaks several times
 constexpr Duration kRetryMove = std::chrono::seconds(1);
 
-bool same_host(const io::Endpoint& a, const io::Endpoint& b) { return a.host() == b.host(); }
+bool same_host(const io::Endpoint& a, const io::Endpoint& b) {
+  return a.host() == b.host();
+}
 
 }  // namespace
 
-Result<std::unique_ptr<ClientEdge>> ClientEdge::connect(io::Loop& loop, const io::Endpoint& server, const ClientOptions& options,
+Result<std::unique_ptr<ClientEdge>> ClientEdge::connect(io::Loop& loop, const io::Endpoint& server,
+                                                        const ClientOptions& options,
                                                         std::function<void()> on_progress) {
   auto tls = TlsContext::client(options.checks);
   if (!tls) return std::unexpected(tls.error());
@@ -48,11 +52,13 @@ Result<std::unique_ptr<ClientEdge>> ClientEdge::connect(io::Loop& loop, const io
   return edge;
 }
 
-ClientEdge::ClientEdge(io::Loop& loop, const io::Endpoint& server, const ClientOptions& options, std::unique_ptr<TlsContext> tls,
-                       std::function<void()> progress)
+ClientEdge::ClientEdge(io::Loop& loop, const io::Endpoint& server, const ClientOptions& options,
+                       std::unique_ptr<TlsContext> tls, std::function<void()> progress)
     : Edge(loop, options), server_(server), tls_(std::move(tls)), progress_(std::move(progress)), move_timer_(loop) {}
 
-ClientEdge::~ClientEdge() { close_all(); }
+ClientEdge::~ClientEdge() {
+  close_all();
+}
 
 UdpSocket* ClientEdge::socket_for(const Departure& departure) {
   if (old_socket_ && departure.path.local == old_socket_->local()) return old_socket_.get();
@@ -70,19 +76,23 @@ void ClientEdge::on_progress(Entry& entry) {
   if (progress_ && (entry.connection->handshake_done() || entry.connection->failure())) std::exchange(progress_, {})();
 }
 
-void ClientEdge::on_gone(Entry&) { entry_ = nullptr; }
+void ClientEdge::on_gone(Entry&) {
+  entry_ = nullptr;
+}
 
 void ClientEdge::on_error(UdpSocket& socket, int error) {
   if (!entry_ || &socket != socket_.get()) return;
   if (!entry_->connection->handshake_done()) {
     // Nobody listens there: no need to wait for the handshake's time-out.
     if (error == ECONNREFUSED) {
-      entry_->connection->abandon_for({ErrorKind::system, fmt::format("QUIC to {}: {}", server_.to_string(), std::strerror(error)), error});
+      entry_->connection->abandon_for(
+          {ErrorKind::system, fmt::format("QUIC to {}: {}", server_.to_string(), std::strerror(error)), error});
       tell_later(*entry_);
     }
     return;
   }
-  if (error != ECONNREFUSED) move_soon(kSettle);  // the server's restart shows by stateless reset, an ICMP error can be anybody's
+  if (error != ECONNREFUSED)
+    move_soon(kSettle);  // the server's restart shows by stateless reset, an ICMP error can be anybody's
 }
 
 void ClientEdge::watch_network() {
@@ -90,7 +100,8 @@ void ClientEdge::watch_network() {
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   address.nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE;
-  if (!fd || ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return;  // then only errors tell of a change
+  if (!fd || ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    return;  // then only errors tell of a change
   network_ = std::move(fd);
   network_watch_ = loop_.watch(network_.get(), *this);
   network_watch_->arm_read();
@@ -108,9 +119,11 @@ void ClientEdge::move_soon(Duration delay) {
   if (!move_timer_.armed()) move_timer_.start(delay, [this] { move(); });
 }
 
-/// Asks the kernel which local address leads to the server now; if it is another one, the connection moves to a socket there.
+/// Asks the kernel which local address leads to the server now; if it is another one, the connection moves to a socket
+/// there.
 void ClientEdge::move() {
-  if (!entry_ || entry_->connection->state() != Connection::State::open || !entry_->connection->handshake_done()) return;
+  if (!entry_ || entry_->connection->state() != Connection::State::open || !entry_->connection->handshake_done())
+    return;
   auto fd = UdpSocket::connect(server_, common_.socket_buffer);
   if (!fd) {
     move_soon(kRetryMove);  // no route just now
@@ -118,7 +131,8 @@ void ClientEdge::move() {
   }
   auto fresh = std::make_unique<UdpSocket>(loop_, std::move(*fd), *this);
   if (same_host(fresh->local(), socket_->local())) return;
-  log::info("quic: the local address changed from {} to {}, the session moves along", socket_->local().host(), fresh->local().host());
+  log::info("quic: the local address changed from {} to {}, the session moves along", socket_->local().host(),
+            fresh->local().host());
   old_socket_ = std::move(socket_);
   socket_ = std::move(fresh);
   entry_->connection->migrate({socket_->local(), server_}, Clock::now());
@@ -130,7 +144,7 @@ struct Dialer::State {
       : loop(l), addresses(std::move(a)), options(std::move(o)), on_connected(std::move(c)), next(l) {}
   ~State() {
     for (auto& edge : attempts)
-      if (edge) loop.destroy_later(std::move(edge));
+      if (edge) Edge::dispose(std::move(edge));
   }
 
   void attempt() {
@@ -155,7 +169,7 @@ struct Dialer::State {
     ClientEdge& edge = *attempts[index];
     if (edge.connection().failure()) {
       last = *edge.connection().failure();
-      loop.destroy_later(std::exchange(attempts[index], nullptr));
+      Edge::dispose(std::exchange(attempts[index], nullptr));
       if (started < addresses.size()) {
         next.cancel();
         attempt();
@@ -167,7 +181,7 @@ struct Dialer::State {
     next.cancel();
     std::unique_ptr<Handle> handle = ClientEdge::into_session(std::move(attempts[index]));
     for (auto& other : attempts)
-      if (other) loop.destroy_later(std::move(other));
+      if (other) Edge::dispose(std::move(other));
     std::exchange(on_connected, {})(std::move(handle));  // may destroy this
   }
 

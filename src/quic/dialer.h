@@ -8,8 +8,8 @@ namespace qtrp::quic {
 class ClientEdge final : public Edge, private io::Watcher {
  public:
   /// `on_progress` is called once, from the loop, when the handshake is done or has failed.
-  static Result<std::unique_ptr<ClientEdge>> connect(io::Loop& loop, const io::Endpoint& server, const ClientOptions& options,
-                                                     std::function<void()> on_progress);
+  static Result<std::unique_ptr<ClientEdge>> connect(io::Loop& loop, const io::Endpoint& server,
+                                                     const ClientOptions& options, std::function<void()> on_progress);
   ~ClientEdge() override;
   /// A session that owns the edge.
   static std::unique_ptr<Handle> into_session(std::unique_ptr<ClientEdge> edge);
@@ -35,7 +35,7 @@ class ClientEdge final : public Edge, private io::Watcher {
   std::array<std::byte, 32> reset_secret_{};
   std::function<void()> progress_;
   Entry* entry_ = nullptr;
-  io::Fd network_;                    // tells of changed addresses and routes (rtnetlink(7))
+  io::Fd network_;  // tells of changed addresses and routes (rtnetlink(7))
   std::unique_ptr<io::Watch> network_watch_;
   io::Timer move_timer_;
   std::unique_ptr<UdpSocket> socket_, old_socket_;

@@ -13,7 +13,9 @@ constexpr int kRoundsPerFlush = 4;  // of the loop's scratch, 256 KiB each; more
 Edge::Edge(io::Loop& loop, const Options& options)
     : loop_(loop), common_(options), turn_end_([this] { flush_now(); }), alarm_(loop, [this] { on_alarm(); }) {}
 
-Edge::~Edge() { *alive_ = false; }
+Edge::~Edge() {
+  *alive_ = false;
+}
 
 void Edge::close_all() {
   for (auto& entry : entries_) {
@@ -56,14 +58,24 @@ void Edge::touched(Entry& entry) {
 
 void Edge::settle() {
   std::shared_ptr<bool> alive = alive_;
+  ++telling_;
   for (std::size_t i = 0; *alive && i < touched_.size(); ++i) {
     Entry& entry = *touched_[i];
     entry.touched = false;
     on_progress(entry);
     if (!*alive) return;
-    if (entry.handle && entry.handle->listener() && entry.connection->has_events()) entry.handle->listener()->on_events();
+    if (entry.handle && entry.handle->listener() && entry.connection->has_events())
+      entry.handle->listener()->on_events();
   }
-  if (*alive) touched_.clear();
+  if (!*alive) return;
+  touched_.clear();
+  --telling_;
+}
+
+void Edge::dispose(std::unique_ptr<Edge> edge) {
+  if (edge->telling_ == 0) return;
+  io::Loop& loop = edge->loop_;
+  loop.destroy_later(std::move(edge));
 }
 
 void Edge::tell_later(Entry& entry) {
@@ -177,10 +189,7 @@ void Edge::let_go(Entry& entry) {
 
 Handle::~Handle() {
   if (entry_) edge_->let_go(*entry_);
-  if (owned_) {
-    io::Loop& loop = owned_->loop();
-    loop.destroy_later(std::move(owned_));
-  }
+  if (owned_) Edge::dispose(std::move(owned_));
 }
 
 void Handle::orphan() {
@@ -224,10 +233,18 @@ std::optional<session::Event> Handle::next_event() {
 void Handle::close(Error reason) {
   if (Connection* c = connection()) c->close(std::move(reason));
 }
-Bytes Handle::channel_binding() const { return connection() ? connection()->channel_binding() : Bytes(); }
-std::string Handle::peer() const { return connection() ? connection()->peer() : std::string(); }
-bool Handle::heard() { return connection() && connection()->heard(); }
-session::SessionStats Handle::stats() const { return connection() ? connection()->stats() : session::SessionStats(); }
+Bytes Handle::channel_binding() const {
+  return connection() ? connection()->channel_binding() : Bytes();
+}
+std::string Handle::peer() const {
+  return connection() ? connection()->peer() : std::string();
+}
+bool Handle::heard() {
+  return connection() && connection()->heard();
+}
+session::SessionStats Handle::stats() const {
+  return connection() ? connection()->stats() : session::SessionStats();
+}
 void Handle::set_target(std::uint64_t bits_per_second) {
   if (Connection* c = connection()) c->set_target(bits_per_second);
 }

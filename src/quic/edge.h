@@ -1,5 +1,6 @@
-// The thin edge between connections and the loop: sockets, one alarm for all deadlines, flushing at the end of the turn, and the session
-// handles that owners hold. server.cpp and dialer.cpp say which datagram belongs to which connection.
+// The thin edge between connections and the loop: sockets, one alarm for all deadlines, flushing at the end of the
+// turn, and the session handles that owners hold. server.cpp and dialer.cpp say which datagram belongs to which
+// connection.
 #pragma once
 
 #include <list>
@@ -20,37 +21,39 @@ class Handle;
 /// A connection of an edge.
 struct Entry {
   std::unique_ptr<Connection> connection;
-  Handle* handle = nullptr;      ///< the owner's, while it lives
+  Handle* handle = nullptr;  ///< the owner's, while it lives
   TimePoint due = TimePoint::max();
   TimePoint deadline = TimePoint::max();  ///< to be authenticated by
   std::vector<ConnectionId> ids;
   bool dirty = false, touched = false, surfaced = false;
-  bool greeted = false;          ///< server: no longer counted as a handshake
+  bool greeted = false;  ///< server: no longer counted as a handshake
   std::list<Entry*>::iterator place;
 };
 
-class Edge : protected Host, protected UdpSocket::Owner {
+class Edge : public Host, public UdpSocket::Owner {
  public:
   Edge(io::Loop& loop, const Options& options);
   virtual ~Edge();
   Edge(const Edge&) = delete;
   Edge& operator=(const Edge&) = delete;
 
-  void mark(Entry& entry);           ///< to be flushed at the end of this turn
-  void let_go(Entry& entry);         ///< its handle is gone
-  void tell_later(Entry& entry);     ///< its listener, in a later turn, of events that are there
+  void mark(Entry& entry);        ///< to be flushed at the end of this turn
+  void let_go(Entry& entry);      ///< its handle is gone
+  void tell_later(Entry& entry);  ///< its listener, in a later turn, of events that are there
   io::Loop& loop() { return loop_; }
+  /// Deletes `edge` now, or at the end of the turn when owners are being told by it just now.
+  static void dispose(std::unique_ptr<Edge> edge);
 
  protected:
   virtual UdpSocket* socket_for(const Departure& departure) = 0;
-  virtual void on_gone(Entry& entry) = 0;              ///< a dead connection without a handle: forget it
-  virtual void on_progress(Entry& entry) = 0;          ///< after a batch or a timer, before the listener is told
+  virtual void on_gone(Entry& entry) = 0;      ///< a dead connection without a handle: forget it
+  virtual void on_progress(Entry& entry) = 0;  ///< after a batch or a timer, before the listener is told
   Entry* entry_of(Connection& connection);
   void add(std::unique_ptr<Entry> entry);
   void touched(Entry& entry);
-  void settle();                                       ///< tells owners about events of the touched entries
+  void settle();  ///< tells owners about events of the touched entries
   void flush_now();
-  void close_all();                                    ///< in destructors of the classes above: CONNECTION_CLOSE for everybody
+  void close_all();  ///< in destructors of the classes above: CONNECTION_CLOSE for everybody
 
   void wants_flush(Connection& connection) override;
   void on_batch_end(UdpSocket&) override { settle(); }
@@ -62,7 +65,7 @@ class Edge : protected Host, protected UdpSocket::Owner {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
  private:
-  struct Held {                      // did not fit into the kernel's buffer
+  struct Held {  // did not fit into the kernel's buffer
     Departure departure;
     std::vector<std::byte> bytes;
   };
@@ -76,6 +79,7 @@ class Edge : protected Host, protected UdpSocket::Owner {
   std::vector<Entry*> dirty_, touched_;
   std::vector<Departure> departures_;
   std::deque<Held> held_;
+  int telling_ = 0;
   io::TurnEnd turn_end_;
   Alarm alarm_;
 };
@@ -113,7 +117,7 @@ class Handle final : public QuicSession {
   Entry* entry_;
   std::unique_ptr<Edge> owned_;
   session::SessionListener* listener_ = nullptr;
-  std::optional<Error> over_;        // why, once orphaned
+  std::optional<Error> over_;  // why, once orphaned
   bool closed_told_ = false;
 };
 

@@ -1,5 +1,6 @@
-// The HTTP/3 site that a visitor finds, by nghttp3: what a request is answered with, and its streams' bytes. Every connection of a server starts
-// with it (its SETTINGS go to tunnels and visitors alike); a tunnel then leaves it unused.
+// The HTTP/3 site that a visitor finds, by nghttp3: what a request is answered with, and its streams' bytes. Every
+// connection of a server starts with it (its SETTINGS go to tunnels and visitors alike); a tunnel then leaves it
+// unused.
 #pragma once
 
 #include <nghttp3/nghttp3.h>
@@ -38,7 +39,8 @@ class Http3 {
 
   /// The server's three one-way streams, once they are open.
   Result<void> start(std::int64_t control, std::int64_t encoder, std::int64_t decoder);
-  /// Bytes of one of the peer's streams. All are consumed; gives how many bytes of credit to return, or an HTTP/3 error code.
+  /// Bytes of one of the peer's streams. All are consumed; gives how many bytes of credit to return, or an HTTP/3 error
+  /// code.
   std::expected<std::size_t, std::uint64_t> receive(std::int64_t stream, Bytes data, bool fin);
   void reset(std::int64_t stream);
   void closed(std::int64_t stream, std::uint64_t code);

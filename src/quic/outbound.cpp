@@ -45,7 +45,8 @@ void Arena::drop(Block& block) {
 
 void Outbound::add(const std::byte* data, std::size_t length, Block* block, Arena& arena) {
   produced_ += length;
-  if (!pieces_.empty() && block && pieces_.back().block == block && pieces_.back().data + pieces_.back().length == data) {
+  if (!pieces_.empty() && block && pieces_.back().block == block &&
+      pieces_.back().data + pieces_.back().length == data) {
     pieces_.back().length += length;
     if (first_unsent_ == pieces_.size()) {  // the last piece was all sent: it has an unsent end now
       first_unsent_ = pieces_.size() - 1;

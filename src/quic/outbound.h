@@ -1,5 +1,6 @@
-// What a stream still has to send or has unacknowledged. ngtcp2 keeps pointers to sent bytes until they are acknowledged, so they live in
-// blocks that the streams of a connection share: an idle stream owns none, and a thousand small messages fit into one block.
+// What a stream still has to send or has unacknowledged. ngtcp2 keeps pointers to sent bytes until they are
+// acknowledged, so they live in blocks that the streams of a connection share: an idle stream owns none, and a thousand
+// small messages fit into one block.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,8 @@
 
 namespace qtrp::quic {
 
-/// A pooled chunk filled from the front; goes back to the pool when no piece refers to it and it is not the current one.
+/// A pooled chunk filled from the front; goes back to the pool when no piece refers to it and it is not the current
+/// one.
 struct Block {
   io::Chunk chunk;
   std::size_t used = 0;
@@ -24,8 +26,8 @@ struct Block {
 class Arena {
  public:
   explicit Arena(io::BufferPool& pool) : pool_(&pool) {}
-  /// The current block, with at least `least` bytes of space (at most BufferPool::kLarge). `expect` is what will come soon: it
-  /// decides about the size of a new block.
+  /// The current block, with at least `least` bytes of space (at most BufferPool::kLarge). `expect` is what will come
+  /// soon: it decides about the size of a new block.
   Block& room(std::size_t least, std::size_t expect);
   /// `n` bytes of `block`'s space are filled and referred to once more.
   std::byte* commit(Block& block, std::size_t n);

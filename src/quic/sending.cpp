@@ -1,5 +1,5 @@
-// Packets out of streams: whose turn it is, how much may leave now (congestion window, flow control, pacing), and how packets are put together.
-// Bytes are pulled from a stream's source only when they can leave at once.
+// Packets out of streams: whose turn it is, how much may leave now (congestion window, flow control, pacing), and how
+// packets are put together. Bytes are pulled from a stream's source only when they can leave at once.
 #include <algorithm>
 
 #include "connection.h"
@@ -8,9 +8,9 @@
 namespace qtrp::quic {
 namespace {
 
-constexpr std::size_t kQuantum = 64 << 10;       // bytes of a stream's turn, and of one pull
-constexpr std::size_t kMaxSegments = 64;         // UDP_MAX_SEGMENTS of older kernels
-constexpr std::size_t kMaxDeparture = 65'000;    // UDP GSO: all segments together stay under 64 KiB
+constexpr std::size_t kQuantum = 64 << 10;     // bytes of a stream's turn, and of one pull
+constexpr std::size_t kMaxSegments = 64;       // UDP_MAX_SEGMENTS of older kernels
+constexpr std::size_t kMaxDeparture = 65'000;  // UDP GSO: all segments together stay under 64 KiB
 constexpr Duration kBurst = std::chrono::milliseconds(1);
 constexpr Duration kCloseWait = std::chrono::milliseconds(500);
 
@@ -68,7 +68,8 @@ Connection::Pull Connection::pull(Stream& stream, std::size_t budget) {
     stream.blocked = true;
     return Pull::nothing;  // extend_max_stream_data() puts it back
   }
-  std::uint64_t connection_window = ngtcp2_conn_get_max_data_left(conn_), congestion_window = ngtcp2_conn_get_cwnd_left(conn_);
+  std::uint64_t connection_window = ngtcp2_conn_get_max_data_left(conn_),
+                congestion_window = ngtcp2_conn_get_cwnd_left(conn_);
   if (connection_window == 0 || congestion_window == 0) return Pull::stop;
   // At least a packet's worth, so that a nearly full window doesn't cut data into crumbs.
   std::uint64_t leaves = std::max<std::uint64_t>(std::min<std::uint64_t>(congestion_window, budget), datagram_size());
@@ -88,7 +89,8 @@ Connection::Pull Connection::pull(Stream& stream, std::size_t budget) {
 }
 
 /// One packet, from as many streams as fit. Bytes written, 0 if nothing may or need leave, -1 if the connection failed.
-std::int64_t Connection::write_packet(MutableBytes into, ngtcp2_path_storage& path, std::uint8_t& ecn, std::size_t budget, TimePoint now) {
+std::int64_t Connection::write_packet(MutableBytes into, ngtcp2_path_storage& path, std::uint8_t& ecn,
+                                      std::size_t budget, TimePoint now) {
   ngtcp2_pkt_info info{};
   auto* dest = reinterpret_cast<std::uint8_t*>(into.data());
   bool streams_wait = false;  // nothing more of streams in this packet
@@ -120,7 +122,8 @@ std::int64_t Connection::write_packet(MutableBytes into, ngtcp2_path_storage& pa
       if (stream->ended && count < std::size(pieces)) flags |= NGTCP2_WRITE_STREAM_FLAG_FIN;
     }
     ngtcp2_ssize taken = -1;
-    auto n = ngtcp2_conn_writev_stream(conn_, &path.path, &info, dest, into.size(), &taken, flags, id, pieces, count, stamp(now));
+    auto n = ngtcp2_conn_writev_stream(conn_, &path.path, &info, dest, into.size(), &taken, flags, id, pieces, count,
+                                       stamp(now));
     if (id >= 0 && taken >= 0) {
       if (stream) {
         auto bytes = static_cast<std::size_t>(taken);
@@ -183,7 +186,8 @@ void Connection::update_pacing(TimePoint now) {
     ngtcp2_conn_get_conn_info(conn_, &info);
     if (info.latest_rtt > 0 && info.smoothed_rtt > 0) {
       double factor = info.cwnd < info.ssthresh ? 2.0 : 1.25;
-      rate = static_cast<std::uint64_t>(factor * static_cast<double>(info.cwnd) * 1e9 / static_cast<double>(info.smoothed_rtt));
+      rate = static_cast<std::uint64_t>(factor * static_cast<double>(info.cwnd) * 1e9 /
+                                        static_cast<double>(info.smoothed_rtt));
     }
   }
   if (rate != pacing_rate_) bucket_.set_rate(rate, now);
@@ -199,7 +203,8 @@ void Connection::write(MutableBytes into, std::vector<Departure>& out, TimePoint
 
   std::size_t mtu = datagram_size(), largest = ngtcp2_conn_get_max_tx_udp_payload_size(conn_);
   std::size_t burst = kMaxDeparture;
-  if (pacing_rate_ > 0) burst = std::clamp<std::size_t>(static_cast<std::size_t>(pacing_rate_ / 1000), 2 * mtu, kMaxDeparture);
+  if (pacing_rate_ > 0)
+    burst = std::clamp<std::size_t>(static_cast<std::size_t>(pacing_rate_ / 1000), 2 * mtu, kMaxDeparture);
   Departure* last = nullptr;
   std::size_t used = 0;
   bool sent_any = false;
@@ -218,7 +223,8 @@ void Connection::write(MutableBytes into, std::vector<Departure>& out, TimePoint
     ngtcp2_path_storage_zero(&path);
     std::uint8_t ecn = 0;
     MutableBytes room = into.subspan(used, std::min(largest, into.size() - used));
-    std::int64_t n = write_packet(room, path, ecn, static_cast<std::size_t>(std::min<std::uint64_t>(allowance, SIZE_MAX)), now);
+    std::int64_t n =
+        write_packet(room, path, ecn, static_cast<std::size_t>(std::min<std::uint64_t>(allowance, SIZE_MAX)), now);
     acknowledgement_due_ = false;
     if (n < 0) {
       ngtcp2_ccerr error;
@@ -233,8 +239,9 @@ void Connection::write(MutableBytes into, std::vector<Departure>& out, TimePoint
     bytes_out_ += size;
     if (pacing_rate_ > 0) bucket_.sent(size, now);
     Path to = from_ngtcp2(path.path);
-    if (last && last->path == to && last->ecn == ecn && size <= last->segment && last->bytes.size() % last->segment == 0 &&
-        last->bytes.size() + size <= burst && last->bytes.size() / last->segment < kMaxSegments) {
+    if (last && last->path == to && last->ecn == ecn && size <= last->segment &&
+        last->bytes.size() % last->segment == 0 && last->bytes.size() + size <= burst &&
+        last->bytes.size() / last->segment < kMaxSegments) {
       last->bytes = {last->bytes.data(), last->bytes.size() + size};
     } else {
       out.push_back({to, ecn, size, room.first(size)});
@@ -251,8 +258,9 @@ void Connection::write(MutableBytes into, std::vector<Departure>& out, TimePoint
 void Connection::finish_closing(MutableBytes into, std::vector<Departure>& out, TimePoint now) {
   if (!closing_reason_ || state_ != State::open) return;
   if (!closing_deadline_) closing_deadline_ = now + kCloseWait;
-  bool waiting = !fresh_.empty() || !bulk_.empty() ||
-                 std::any_of(streams_.begin(), streams_.end(), [](const auto& s) { return !s.second.gone && !s.second.out.all_acknowledged(); });
+  bool waiting = !fresh_.empty() || !bulk_.empty() || std::any_of(streams_.begin(), streams_.end(), [](const auto& s) {
+    return !s.second.gone && !s.second.out.all_acknowledged();
+  });
   if (waiting && now < *closing_deadline_) return;
   Error reason = std::move(*closing_reason_);
   ngtcp2_ccerr error;
@@ -269,8 +277,9 @@ void Connection::write_close(MutableBytes into, std::vector<Departure>& out, Tim
     close_error_.reasonlen = close_error_.type == NGTCP2_CCERR_TYPE_APPLICATION ? close_text_.size() : 0;
     close_packet_.resize(NGTCP2_MAX_UDP_PAYLOAD_SIZE);
     ngtcp2_pkt_info info{};
-    auto n = ngtcp2_conn_write_connection_close(conn_, nullptr, &info, reinterpret_cast<std::uint8_t*>(close_packet_.data()), close_packet_.size(),
-                                                &close_error_, stamp(now));
+    auto n =
+        ngtcp2_conn_write_connection_close(conn_, nullptr, &info, reinterpret_cast<std::uint8_t*>(close_packet_.data()),
+                                           close_packet_.size(), &close_error_, stamp(now));
     close_packet_.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
     if (close_packet_.empty()) {
       state_ = State::dead;

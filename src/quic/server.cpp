@@ -1,4 +1,6 @@
-// The server's end: which connection a datagram belongs to, address validation, version negotiation, stateless reset, and whose session it is.
+// The server's end: which connection a datagram belongs to, address validation, version negotiation, stateless reset,
+// and whose session it is.
+#include <gnutls/crypto.h>
 #include <linux/filter.h>
 #include <sys/socket.h>
 
@@ -16,8 +18,8 @@
 namespace qtrp::quic {
 namespace {
 
-constexpr std::size_t kLeastInitial = 1200;    // RFC 9000, section 14.1
-constexpr std::size_t kLeastForReset = 43;     // shorter ones could loop (section 10.3.3)
+constexpr std::size_t kLeastInitial = 1200;  // RFC 9000, section 14.1
+constexpr std::size_t kLeastForReset = 43;   // shorter ones could loop (section 10.3.3)
 constexpr ngtcp2_duration kTokenLife = 10 * NGTCP2_SECONDS;
 constexpr unsigned kResetsPerSecond = 100;
 
@@ -25,7 +27,8 @@ struct Secrets {
   std::array<std::byte, 32> reset, token;
 };
 Result<Secrets> derive(const ServerOptions& options) {
-  std::string_view from = options.secret.empty() ? std::string_view(options.identity.key_pem) : std::string_view(options.secret);
+  std::string_view from =
+      options.secret.empty() ? std::string_view(options.identity.key_pem) : std::string_view(options.secret);
   Secrets out;
   if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, from.data(), from.size(), "qtrp quic reset", 15, out.reset.data()) != 0 ||
       gnutls_hmac_fast(GNUTLS_MAC_SHA256, from.data(), from.size(), "qtrp quic token", 15, out.token.data()) != 0)
@@ -33,14 +36,22 @@ Result<Secrets> derive(const ServerOptions& options) {
   return out;
 }
 
-const std::uint8_t* octets(Bytes bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.data()); }
+const std::uint8_t* octets(Bytes bytes) {
+  return reinterpret_cast<const std::uint8_t*>(bytes.data());
+}
 
-class ServerEdge final : public Server, private Edge {
+class ServerEdge final : public Server, public Edge {
  public:
-  ServerEdge(io::Loop& loop, io::Fd socket, unsigned worker, unsigned workers, ServerOptions options, std::unique_ptr<TlsContext> tls,
-             const Secrets& secrets, OnSession on_session)
-      : Edge(loop, options), options_(std::move(options)), tls_(std::move(tls)), secrets_(secrets), on_session_(std::move(on_session)),
-        worker_(worker), workers_(workers), socket_(loop, std::move(socket), *this) {}
+  ServerEdge(io::Loop& loop, io::Fd socket, unsigned worker, unsigned workers, ServerOptions options,
+             std::unique_ptr<TlsContext> tls, const Secrets& secrets, OnSession on_session)
+      : Edge(loop, options),
+        options_(std::move(options)),
+        tls_(std::move(tls)),
+        secrets_(secrets),
+        on_session_(std::move(on_session)),
+        worker_(worker),
+        workers_(workers),
+        socket_(loop, std::move(socket), *this) {}
   ~ServerEdge() override { close_all(); }
 
   io::Endpoint local() const override { return socket_.local(); }
@@ -93,8 +104,9 @@ class ServerEdge final : public Server, private Edge {
       return nullptr;
     }
     if (header.tokenlen > 0 && header.token[0] == NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY2) {
-      if (ngtcp2_crypto_verify_retry_token2(&accepted.original_dcid, header.token, header.tokenlen, octets(secrets_.token), secrets_.token.size(),
-                                            header.version, path.remote.data(), path.remote.size(), &header.dcid, kTokenLife,
+      if (ngtcp2_crypto_verify_retry_token2(&accepted.original_dcid, header.token, header.tokenlen,
+                                            octets(secrets_.token), secrets_.token.size(), header.version,
+                                            path.remote.data(), path.remote.size(), &header.dcid, kTokenLife,
                                             stamp(Clock::now())) != 0) {
         refuse(received, header, NGTCP2_INVALID_TOKEN);
         return nullptr;
@@ -157,12 +169,13 @@ class ServerEdge final : public Server, private Edge {
       --handshaking_;
     }
     if (connection.is_authenticated()) forget_stranger(entry);
-    if (connection.state() == Connection::State::open && connection.kind() != Connection::Kind::visitor && !connection.is_authenticated() &&
-        Clock::now() >= entry.deadline) {
+    if (connection.state() == Connection::State::open && connection.kind() != Connection::Kind::visitor &&
+        !connection.is_authenticated() && Clock::now() >= entry.deadline) {
       connection.abandon_for({ErrorKind::timeout, "not authenticated in time"});
     }
     if (connection.kind() == Connection::Kind::visitor) entry.deadline = TimePoint::max();
-    if (connection.kind() == Connection::Kind::tunnel && !std::exchange(entry.surfaced, true)) on_session_(std::make_unique<Handle>(*this, entry));
+    if (connection.kind() == Connection::Kind::tunnel && !std::exchange(entry.surfaced, true))
+      on_session_(std::make_unique<Handle>(*this, entry));
   }
 
   void on_gone(Entry& entry) override {
@@ -176,19 +189,20 @@ class ServerEdge final : public Server, private Edge {
   }
   void refuse(const Received& received, const ngtcp2_pkt_hd& header, std::uint64_t code) {
     std::array<std::uint8_t, kLeastInitial> packet;
-    auto n = ngtcp2_crypto_write_connection_close(packet.data(), packet.size(), header.version, &header.scid, &header.dcid, code, nullptr, 0);
+    auto n = ngtcp2_crypto_write_connection_close(packet.data(), packet.size(), header.version, &header.scid,
+                                                  &header.dcid, code, nullptr, 0);
     if (n > 0) answer(received, std::span(packet).first(static_cast<std::size_t>(n)));
   }
   void retry(const Received& received, const ngtcp2_pkt_hd& header) {
     ngtcp2_cid id = make_identifier(worker_, workers_, kServerIdLength);
     std::array<std::uint8_t, NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN2> token;
-    auto length = ngtcp2_crypto_generate_retry_token2(token.data(), octets(secrets_.token), secrets_.token.size(), header.version,
-                                                      received.path.remote.data(), received.path.remote.size(), &id, &header.dcid,
-                                                      stamp(Clock::now()));
+    auto length = ngtcp2_crypto_generate_retry_token2(
+        token.data(), octets(secrets_.token), secrets_.token.size(), header.version, received.path.remote.data(),
+        received.path.remote.size(), &id, &header.dcid, stamp(Clock::now()));
     if (length < 0) return;
     std::array<std::uint8_t, kLeastInitial> packet;
-    auto n = ngtcp2_crypto_write_retry(packet.data(), packet.size(), header.version, &header.scid, &id, &header.dcid, token.data(),
-                                       static_cast<std::size_t>(length));
+    auto n = ngtcp2_crypto_write_retry(packet.data(), packet.size(), header.version, &header.scid, &id, &header.dcid,
+                                       token.data(), static_cast<std::size_t>(length));
     if (n > 0) answer(received, std::span(packet).first(static_cast<std::size_t>(n)));
   }
   void negotiate_version(const Received& received, const ngtcp2_version_cid& header) {
@@ -197,8 +211,8 @@ class ServerEdge final : public Server, private Edge {
     std::uint8_t random = 0;
     random_nonce(&random, 1);
     std::array<std::uint8_t, 256> packet;
-    auto n = ngtcp2_pkt_write_version_negotiation(packet.data(), packet.size(), random, header.scid, header.scidlen, header.dcid, header.dcidlen,
-                                                  kVersions, std::size(kVersions));
+    auto n = ngtcp2_pkt_write_version_negotiation(packet.data(), packet.size(), random, header.scid, header.scidlen,
+                                                  header.dcid, header.dcidlen, kVersions, std::size(kVersions));
     if (n > 0) answer(received, std::span(packet).first(static_cast<std::size_t>(n)));
   }
   void reset_statelessly(const Received& received, const ngtcp2_version_cid& header) {
@@ -212,7 +226,9 @@ class ServerEdge final : public Server, private Edge {
     ngtcp2_cid id;
     ngtcp2_cid_init(&id, header.dcid, header.dcidlen);
     std::array<std::uint8_t, NGTCP2_STATELESS_RESET_TOKENLEN> token;
-    if (ngtcp2_crypto_generate_stateless_reset_token(token.data(), octets(secrets_.reset), secrets_.reset.size(), &id) != 0) return;
+    if (ngtcp2_crypto_generate_stateless_reset_token(token.data(), octets(secrets_.reset), secrets_.reset.size(),
+                                                     &id) != 0)
+      return;
     std::array<std::uint8_t, 64> random, packet;
     std::size_t padding = std::min<std::size_t>(received.bytes.size() - 1 - token.size() - 1, 32);
     random_nonce(random.data(), padding);
@@ -234,20 +250,21 @@ class ServerEdge final : public Server, private Edge {
   UdpSocket socket_;
 };
 
-/// The kernel picks the worker by the first byte of the destination connection id: byte 6 of a long header, byte 1 of a short one.
+/// The kernel picks the worker by the first byte of the destination connection id: byte 6 of a long header, byte 1 of a
+/// short one.
 void steer_by_identifier(int fd, unsigned workers) {
   sock_filter code[] = {
-      {BPF_LD | BPF_B | BPF_ABS, 0, 0, 0},      // first byte
-      {BPF_JMP | BPF_JSET | BPF_K, 0, 2, 0x80}, // a long header?
-      {BPF_LD | BPF_B | BPF_ABS, 0, 0, 6},
-      {BPF_JMP | BPF_JA, 0, 0, 1},
-      {BPF_LD | BPF_B | BPF_ABS, 0, 0, 1},
-      {BPF_ALU | BPF_MOD | BPF_K, 0, 0, workers},
-      {BPF_RET | BPF_A, 0, 0, 0},
+      {BPF_LD | BPF_B | BPF_ABS, 0, 0, 0},       // first byte
+      {BPF_JMP | BPF_JSET | BPF_K, 0, 2, 0x80},  // a long header?
+      {BPF_LD | BPF_B | BPF_ABS, 0, 0, 6},        {BPF_JMP | BPF_JA, 0, 0, 1}, {BPF_LD | BPF_B | BPF_ABS, 0, 0, 1},
+      {BPF_ALU | BPF_MOD | BPF_K, 0, 0, workers}, {BPF_RET | BPF_A, 0, 0, 0},
   };
   sock_fprog program{std::size(code), code};
   if (::setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program) != 0)
-    log::warn("quic: the kernel can't steer datagrams to workers ({}): a client that changes its address may lose its session", std::strerror(errno));
+    log::warn(
+        "quic: the kernel can't steer datagrams to workers ({}): a client that changes its address may lose its "
+        "session",
+        std::strerror(errno));
 }
 
 }  // namespace
@@ -268,16 +285,18 @@ Result<std::vector<io::Fd>> bind_workers(const io::Endpoint& at, unsigned worker
   return sockets;
 }
 
-Result<std::unique_ptr<Server>> Server::listen(io::Loop& loop, io::Fd socket, unsigned worker, unsigned workers, ServerOptions options,
-                                               OnSession on_session) {
+Result<std::unique_ptr<Server>> Server::listen(io::Loop& loop, io::Fd socket, unsigned worker, unsigned workers,
+                                               ServerOptions options, OnSession on_session) {
   auto tls = TlsContext::server(options.identity);
   if (!tls) return std::unexpected(tls.error());
   auto secrets = derive(options);
   if (!secrets) return std::unexpected(secrets.error());
-  return std::make_unique<ServerEdge>(loop, std::move(socket), worker, workers, std::move(options), std::move(*tls), *secrets, std::move(on_session));
+  return std::make_unique<ServerEdge>(loop, std::move(socket), worker, workers, std::move(options), std::move(*tls),
+                                      *secrets, std::move(on_session));
 }
 
-Result<std::unique_ptr<Server>> Server::listen(io::Loop& loop, const io::Endpoint& at, ServerOptions options, OnSession on_session) {
+Result<std::unique_ptr<Server>> Server::listen(io::Loop& loop, const io::Endpoint& at, ServerOptions options,
+                                               OnSession on_session) {
   auto sockets = bind_workers(at, 1, options.socket_buffer);
   if (!sockets) return std::unexpected(sockets.error());
   return listen(loop, std::move(sockets->front()), 0, 1, std::move(options), std::move(on_session));

@@ -16,27 +16,31 @@ namespace {
 constexpr off_t kMaxFile = 16 << 20;
 
 Answer text_answer(int status, std::string_view title) {
-  return {status, "text/html; charset=utf-8", fmt::format("<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n", title)};
+  return {status, "text/html; charset=utf-8",
+          fmt::format("<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n", title)};
 }
-Answer not_found() { return text_answer(404, "404 Not Found"); }
+Answer not_found() {
+  return text_answer(404, "404 Not Found");
+}
 
 std::string_view type_of(std::string_view path) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 16> kTypes{{{".html", "text/html; charset=utf-8"},
-                                                                                         {".htm", "text/html; charset=utf-8"},
-                                                                                         {".css", "text/css"},
-                                                                                         {".js", "text/javascript"},
-                                                                                         {".json", "application/json"},
-                                                                                         {".txt", "text/plain; charset=utf-8"},
-                                                                                         {".xml", "application/xml"},
-                                                                                         {".svg", "image/svg+xml"},
-                                                                                         {".png", "image/png"},
-                                                                                         {".jpg", "image/jpeg"},
-                                                                                         {".jpeg", "image/jpeg"},
-                                                                                         {".gif", "image/gif"},
-                                                                                         {".webp", "image/webp"},
-                                                                                         {".ico", "image/x-icon"},
-                                                                                         {".woff2", "font/woff2"},
-                                                                                         {".pdf", "application/pdf"}}};
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 16> kTypes{
+      {{".html", "text/html; charset=utf-8"},
+       {".htm", "text/html; charset=utf-8"},
+       {".css", "text/css"},
+       {".js", "text/javascript"},
+       {".json", "application/json"},
+       {".txt", "text/plain; charset=utf-8"},
+       {".xml", "application/xml"},
+       {".svg", "image/svg+xml"},
+       {".png", "image/png"},
+       {".jpg", "image/jpeg"},
+       {".jpeg", "image/jpeg"},
+       {".gif", "image/gif"},
+       {".webp", "image/webp"},
+       {".ico", "image/x-icon"},
+       {".woff2", "font/woff2"},
+       {".pdf", "application/pdf"}}};
   for (auto [suffix, type] : kTypes)
     if (path.ends_with(suffix)) return type;
   return "application/octet-stream";
@@ -80,7 +84,7 @@ io::Fd open_beneath(const std::filesystem::path& directory, const std::string& p
 
 std::optional<std::string> read_file(const std::filesystem::path& directory, const std::string& path) {
   io::Fd file = open_beneath(directory, path);
-  struct stat info {};
+  struct stat info{};
   if (!file || ::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_size > kMaxFile) return {};
   std::string content(static_cast<std::size_t>(info.st_size), '\0');
   std::size_t done = 0;
@@ -103,7 +107,8 @@ Answer answer(const Site& site, const Request& request, const io::Endpoint& visi
     static constexpr std::string_view kBearer = "Bearer ";
     std::string_view token = request.authorization;
     token = token.starts_with(kBearer) ? token.substr(kBearer.size()) : std::string_view();
-    if (std::optional<std::string> json = site.stats(visitor, token)) return {200, "application/json", std::move(*json)};
+    if (std::optional<std::string> json = site.stats(visitor, token))
+      return {200, "application/json", std::move(*json)};
     return not_found();
   }
   if (!site.directory) return not_found();

@@ -54,7 +54,8 @@ Result<session::StreamId> Connection::open(session::Source& source, void* owner)
   stream.owner = owner;
   stream.announced = true;
   stream.ready = true;
-  if (id == 0) stream.out.add(&kTunnelByte, 1, nullptr, outgoing_);  // the client's first: tells a tunnel from a visitor
+  if (id == 0)
+    stream.out.add(&kTunnelByte, 1, nullptr, outgoing_);  // the client's first: tells a tunnel from a visitor
   enqueue(stream, true);
   setup_.host->wants_flush(*this);
   return static_cast<session::StreamId>(id);
@@ -102,7 +103,8 @@ void Connection::moved(session::StreamId id, std::size_t n) {
 void Connection::authenticated() {
   if (std::exchange(authenticated_, true) || !server_) return;
   const Options& options = *setup_.options;
-  if (options.max_buffered > 4 * kUnauthenticatedBytes) ngtcp2_conn_extend_max_offset(conn_, options.max_buffered - 4 * kUnauthenticatedBytes);
+  if (options.max_buffered > 4 * kUnauthenticatedBytes)
+    ngtcp2_conn_extend_max_offset(conn_, options.max_buffered - 4 * kUnauthenticatedBytes);
   if (options.max_streams > kFirstStreams)
     ngtcp2_conn_extend_max_streams_bidi(conn_, static_cast<std::size_t>(options.max_streams - kFirstStreams));
   moved(0, static_cast<std::size_t>(std::exchange(owed_, 0)));
@@ -123,14 +125,13 @@ std::optional<session::Event> Connection::next_event() {
       if (stream) forget(*stream);
       continue;
     }
-    session::Event event{.kind = pending.kind, .stream = static_cast<session::StreamId>(pending.stream), .code = pending.code};
+    session::Event event{
+        .kind = pending.kind, .stream = static_cast<session::StreamId>(pending.stream), .code = pending.code};
     if (stream) event.owner = stream->owner;
     bool wanted = stream && !stream->gone;
     switch (pending.kind) {
       case EventKind::established:
-      case EventKind::can_open:
-        event.owner = nullptr;
-        return event;
+      case EventKind::can_open: event.owner = nullptr; return event;
       case EventKind::closed:
         event.owner = nullptr;
         event.error = &*failure_;
@@ -144,7 +145,8 @@ std::optional<session::Event> Connection::next_event() {
         }
         // Its window was the one for strangers; a known peer gets the usual one.
         if (server_ && setup_.options->stream_window > kUnauthenticatedBytes && pending.stream != 0)
-          ngtcp2_conn_extend_max_stream_offset(conn_, pending.stream, setup_.options->stream_window - kUnauthenticatedBytes);
+          ngtcp2_conn_extend_max_stream_offset(conn_, pending.stream,
+                                               setup_.options->stream_window - kUnauthenticatedBytes);
         stream->announced = true;
         return event;
       case EventKind::body:
@@ -171,7 +173,9 @@ std::optional<session::Event> Connection::next_event() {
   return {};
 }
 
-Bytes Connection::channel_binding() const { return has_binding_ ? Bytes(binding_) : Bytes(); }
+Bytes Connection::channel_binding() const {
+  return has_binding_ ? Bytes(binding_) : Bytes();
+}
 
 void Connection::set_target(std::uint64_t bits_per_second) {
   if (controller_ && controller_->target() > 0 && bits_per_second > 0) {
@@ -186,8 +190,9 @@ session::SessionStats Connection::stats() const {
   ngtcp2_conn_get_conn_info(conn_, &info);
   out.wire_bytes_in = bytes_in_;
   out.wire_bytes_out = bytes_out_;
-  out.streams = static_cast<std::uint64_t>(
-      std::count_if(streams_.begin(), streams_.end(), [](const auto& s) { return ngtcp2_is_bidi_stream(s.first) && !s.second.gone; }));
+  out.streams = static_cast<std::uint64_t>(std::count_if(streams_.begin(), streams_.end(), [](const auto& s) {
+    return ngtcp2_is_bidi_stream(s.first) && !s.second.gone;
+  }));
   out.rtt = std::chrono::nanoseconds(static_cast<std::int64_t>(info.smoothed_rtt));
   out.rate_bps = pacing_rate_ * 8;
   out.congestion = congestion_name(*setup_.options);

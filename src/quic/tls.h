@@ -1,4 +1,5 @@
-// QUIC's TLS 1.3 by GnuTLS: credentials, what a client checks of a server, ALPN h3, and the exporter. The packets are ngtcp2's business.
+// QUIC's TLS 1.3 by GnuTLS: credentials, what a client checks of a server, ALPN h3, and the exporter. The packets are
+// ngtcp2's business.
 #pragma once
 
 #include <gnutls/gnutls.h>

@@ -20,10 +20,10 @@
 namespace qtrp::quic {
 namespace {
 
-constexpr std::size_t kBatch = 16;              // messages a recvmmsg
-constexpr std::size_t kMessage = 64 << 10;      // bytes of one, GRO fills it
+constexpr std::size_t kBatch = 16;          // messages a recvmmsg
+constexpr std::size_t kMessage = 64 << 10;  // bytes of one, GRO fills it
 constexpr int kBatchesPerTurn = 16;
-constexpr std::size_t kControl = 128;           // bytes of ancillary data a message
+constexpr std::size_t kControl = 128;  // bytes of ancillary data a message
 
 /// Receive memory of the thread: handled before the next read.
 std::byte* receive_memory() {
@@ -31,13 +31,17 @@ std::byte* receive_memory() {
   return memory.get();
 }
 
-void set_int(int fd, int level, int option, int value) { (void)::setsockopt(fd, level, option, &value, sizeof value); }
+void set_int(int fd, int level, int option, int value) {
+  (void)::setsockopt(fd, level, option, &value, sizeof value);
+}
 
 void set_options(int fd, int family, int buffer) {
   if (buffer > 0) {
     // FORCE goes beyond net.core.rmem_max and wmem_max but needs CAP_NET_ADMIN.
-    if (::setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer) != 0) set_int(fd, SOL_SOCKET, SO_RCVBUF, buffer);
-    if (::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer) != 0) set_int(fd, SOL_SOCKET, SO_SNDBUF, buffer);
+    if (::setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer) != 0)
+      set_int(fd, SOL_SOCKET, SO_RCVBUF, buffer);
+    if (::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer) != 0)
+      set_int(fd, SOL_SOCKET, SO_SNDBUF, buffer);
   }
   // A dual-stack socket gets IPv4's ancillary data too. PROBE: never fragment, and leave the path's MTU to us.
   set_int(fd, IPPROTO_IP, IP_RECVTOS, 1);
@@ -59,7 +63,8 @@ Result<io::Fd> make_socket(int family) {
 }
 
 bool is_mapped(const io::Endpoint& endpoint) {
-  return endpoint.family() == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&reinterpret_cast<const sockaddr_in6*>(endpoint.data())->sin6_addr);
+  return endpoint.family() == AF_INET6 &&
+         IN6_IS_ADDR_V4MAPPED(&reinterpret_cast<const sockaddr_in6*>(endpoint.data())->sin6_addr);
 }
 
 /// Writes one ancillary item; `used` grows.
@@ -104,7 +109,8 @@ Result<io::Fd> UdpSocket::bind(const io::Endpoint& at, int buffer, bool share_po
   if (at.family() == AF_INET6) set_int(fd->get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
   if (share_port) set_int(fd->get(), SOL_SOCKET, SO_REUSEPORT, 1);
   set_options(fd->get(), at.family(), buffer);
-  if (::bind(fd->get(), at.data(), at.size()) != 0) return fail_errno(fmt::format("UDP bind to {}", at.to_string()), errno);
+  if (::bind(fd->get(), at.data(), at.size()) != 0)
+    return fail_errno(fmt::format("UDP bind to {}", at.to_string()), errno);
   return fd;
 }
 
@@ -112,7 +118,8 @@ Result<io::Fd> UdpSocket::connect(const io::Endpoint& peer, int buffer) {
   auto fd = make_socket(peer.family());
   if (!fd) return fd;
   set_options(fd->get(), peer.family(), buffer);
-  if (::connect(fd->get(), peer.data(), peer.size()) != 0) return fail_errno(fmt::format("UDP to {}", peer.to_string()), errno);
+  if (::connect(fd->get(), peer.data(), peer.size()) != 0)
+    return fail_errno(fmt::format("UDP to {}", peer.to_string()), errno);
   return fd;
 }
 
@@ -128,7 +135,8 @@ std::size_t UdpSocket::largest_payload(const io::Endpoint& peer) {
   return std::clamp(static_cast<std::size_t>(std::max(mtu, 1300)) - headers, kLeast, kMost);
 }
 
-UdpSocket::UdpSocket(io::Loop& loop, io::Fd fd, Owner& owner) : loop_(loop), fd_(std::move(fd)), owner_(owner), again_(loop) {
+UdpSocket::UdpSocket(io::Loop& loop, io::Fd fd, Owner& owner)
+    : loop_(loop), fd_(std::move(fd)), owner_(owner), again_(loop) {
   socklen_t size = io::Endpoint::capacity();
   if (::getsockname(fd_.get(), local_.data(), &size) == 0) local_.set_size(size);
   sockaddr_storage peer;
@@ -141,7 +149,9 @@ UdpSocket::UdpSocket(io::Loop& loop, io::Fd fd, Owner& owner) : loop_(loop), fd_
   watch_->arm_read();
 }
 
-UdpSocket::~UdpSocket() { watch_.reset(); }
+UdpSocket::~UdpSocket() {
+  watch_.reset();
+}
 
 void UdpSocket::on_ready(io::Readiness readiness) {
   if (readiness.writable) owner_.on_writable(*this);
@@ -189,7 +199,8 @@ void UdpSocket::read_some() {
           int tclass;
           std::memcpy(&tclass, CMSG_DATA(item), sizeof tclass);
           received.ecn = static_cast<std::uint8_t>(tclass & 3);
-        } else if (wildcard_ && item->cmsg_level == IPPROTO_IP && item->cmsg_type == IP_PKTINFO && local_.family() == AF_INET) {
+        } else if (wildcard_ && item->cmsg_level == IPPROTO_IP && item->cmsg_type == IP_PKTINFO &&
+                   local_.family() == AF_INET) {
           in_pktinfo info;
           std::memcpy(&info, CMSG_DATA(item), sizeof info);
           reinterpret_cast<sockaddr_in*>(received.path.local.data())->sin_addr = info.ipi_addr;
@@ -268,7 +279,8 @@ std::size_t UdpSocket::send(std::span<const Departure> departures) {
       gso_ = false;  // the device or kernel can't: one datagram a message from now on
       continue;
     }
-    // The datagram is lost, as any may be: too large (a probe of the path's MTU), no route just now, a filter, no memory.
+    // The datagram is lost, as any may be: too large (a probe of the path's MTU), no route just now, a filter, no
+    // memory.
     if (errno != EMSGSIZE && errno != ENOBUFS && errno != EPERM) error = errno;
     ++done;
   }

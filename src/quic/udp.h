@@ -1,5 +1,5 @@
-// A UDP socket made for QUIC: batches (recvmmsg, sendmmsg), segmentation by the kernel (GSO, GRO) with a fall-back, ECN, and the local address of
-// each datagram.
+// A UDP socket made for QUIC: batches (recvmmsg, sendmmsg), segmentation by the kernel (GSO, GRO) with a fall-back,
+// ECN, and the local address of each datagram.
 #pragma once
 
 #include <memory>
@@ -64,7 +64,7 @@ class UdpSocket final : private io::Watcher {
   io::Timer again_;
   io::Endpoint local_;
   bool connected_ = false, wildcard_ = false, gso_ = true;
-  std::size_t skip_ = 0;               // datagrams of the first departure that left already, one by one
+  std::size_t skip_ = 0;  // datagrams of the first departure that left already, one by one
 };
 
 }  // namespace qtrp::quic

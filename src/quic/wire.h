@@ -1,4 +1,5 @@
-// Numbers of the tunnel on QUIC's wire (docs/protocol.md has the same table), and small conversions between ngtcp2's types and ours.
+// Numbers of the tunnel on QUIC's wire (docs/protocol.md has the same table), and small conversions between ngtcp2's
+// types and ours.
 #pragma once
 
 #include <ngtcp2/ngtcp2.h>
@@ -10,12 +11,13 @@
 
 namespace qtrp::quic {
 
-constexpr std::byte kTunnelByte{0x00};                ///< first byte of the client's stream 0: DATA can't come first in HTTP/3 (RFC 9114, 4.1)
-constexpr std::uint64_t kNoError = 0x100;             ///< H3_NO_ERROR: an orderly end
-constexpr std::uint64_t kResetBase = 0x51540000;      ///< + session::ResetCode, in RESET_STREAM and STOP_SENDING
-constexpr std::uint64_t kCloseBase = 0x51550000;      ///< + ErrorKind, in CONNECTION_CLOSE
+constexpr std::byte kTunnelByte{
+    0x00};  ///< first byte of the client's stream 0: DATA can't come first in HTTP/3 (RFC 9114, 4.1)
+constexpr std::uint64_t kNoError = 0x100;         ///< H3_NO_ERROR: an orderly end
+constexpr std::uint64_t kResetBase = 0x51540000;  ///< + session::ResetCode, in RESET_STREAM and STOP_SENDING
+constexpr std::uint64_t kCloseBase = 0x51550000;  ///< + ErrorKind, in CONNECTION_CLOSE
 constexpr std::size_t kServerIdLength = 16, kClientIdLength = 8;
-constexpr std::uint64_t kFirstStreams = 100;          ///< bidirectional streams granted in the handshake, as browsers do
+constexpr std::uint64_t kFirstStreams = 100;  ///< bidirectional streams granted in the handshake, as browsers do
 constexpr std::uint64_t kUnauthenticatedBytes = 64 << 10;
 
 inline std::uint64_t to_wire_kind(ErrorKind kind) {
@@ -23,7 +25,8 @@ inline std::uint64_t to_wire_kind(ErrorKind kind) {
 }
 inline ErrorKind kind_from_wire(std::uint64_t code) {
   if (code == kNoError) return ErrorKind::closed;
-  if (code >= kCloseBase && code <= kCloseBase + static_cast<std::uint64_t>(ErrorKind::timeout)) return static_cast<ErrorKind>(code - kCloseBase);
+  if (code >= kCloseBase && code <= kCloseBase + static_cast<std::uint64_t>(ErrorKind::timeout))
+    return static_cast<ErrorKind>(code - kCloseBase);
   return ErrorKind::protocol;
 }
 
@@ -35,6 +38,8 @@ Path from_ngtcp2(const ngtcp2_path& path);
 Error peers_reason(const ngtcp2_ccerr& error);
 const ngtcp2_callbacks& callbacks();
 
-inline ConnectionId to_id(const ngtcp2_cid& id) { return {reinterpret_cast<const char*>(id.data), id.datalen}; }
+inline ConnectionId to_id(const ngtcp2_cid& id) {
+  return {reinterpret_cast<const char*>(id.data), id.datalen};
+}
 
 }  // namespace qtrp::quic

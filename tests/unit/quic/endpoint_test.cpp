@@ -1,9 +1,10 @@
 // Server and Dialer over loopback UDP on both engines: sessions made, bytes carried, ends told.
+#include "qtrp/quic/endpoint.h"
+
 #include <gmock/gmock.h>
 
 #include <thread>
 
-#include "qtrp/quic/endpoint.h"
 #include "simulation.h"
 
 namespace qtrp::quic::test {
@@ -36,7 +37,8 @@ struct Party final : session::SessionListener {
           break;
         case session::EventKind::body:
           if (seen.seed)
-            for (std::size_t i = 0; i < event->body.size(); ++i) seen.right = seen.right && event->body[i] == pattern(*seen.seed, seen.bytes + i);
+            for (std::size_t i = 0; i < event->body.size(); ++i)
+              seen.right = seen.right && event->body[i] == pattern(*seen.seed, seen.bytes + i);
           seen.bytes += event->body.size();
           session->moved(event->stream, event->body.size());
           break;
@@ -57,10 +59,11 @@ class Endpoint : public testing::TestWithParam<const char*> {
     client.changed = server.changed = [this] { check(); };
   }
   void listen() {
-    auto made = Server::listen(*loop, *io::Endpoint::from_literal("127.0.0.1", 0), server_options, [this](std::unique_ptr<QuicSession> s) {
-      server.take(std::move(s));
-      check();
-    });
+    auto made = Server::listen(*loop, *io::Endpoint::from_literal("127.0.0.1", 0), server_options,
+                               [this](std::unique_ptr<QuicSession> s) {
+                                 server.take(std::move(s));
+                                 check();
+                               });
     ASSERT_TRUE(made) << made.error().message;
     endpoint = std::move(*made);
     at = endpoint->local();
@@ -75,11 +78,10 @@ class Endpoint : public testing::TestWithParam<const char*> {
       check();
     });
   }
-  /// Runs the loop until `done` holds; false after ten seconds.
+  /// Runs the loop until `done` holds; false after ten seconds. Once a test: a loop runs once.
   bool run_until(std::function<bool()> done) {
     done_ = std::move(done);
     bool late = false;
-    // A loop runs once: each wait is a run of a helper thread's making is not needed, the test's steps are tasks on it.
     io::Timer deadline(*loop);
     deadline.start(10s, [&] {
       late = true;
@@ -156,9 +158,7 @@ TEST_P(Endpoint, TheServersReasonReachesTheClient) {
 TEST_P(Endpoint, DestroyingTheClientsSessionEndsTheServers) {
   listen();
   PatternSource control(9, 10, PatternSource::After::block);
-  server.on_opened = [&](session::StreamId) {
-    loop->post([&] { client.session.reset(); });
-  };
+  server.on_opened = [&](session::StreamId) { loop->post([&] { client.session.reset(); }); };
   dialer.emplace(*loop, std::vector{at}, client_options, [&](Result<std::unique_ptr<QuicSession>> result) {
     ASSERT_TRUE(result) << result.error().message;
     client.take(std::move(*result));
@@ -171,9 +171,7 @@ TEST_P(Endpoint, DestroyingTheClientsSessionEndsTheServers) {
 TEST_P(Endpoint, DestroyingTheServerEndsItsSessions) {
   listen();
   PatternSource control(9, 10, PatternSource::After::block);
-  server.on_opened = [&](session::StreamId) {
-    loop->post([&] { endpoint.reset(); });
-  };
+  server.on_opened = [&](session::StreamId) { loop->post([&] { endpoint.reset(); }); };
   dialer.emplace(*loop, std::vector{at}, client_options, [&](Result<std::unique_ptr<QuicSession>> result) {
     ASSERT_TRUE(result) << result.error().message;
     client.take(std::move(*result));
@@ -262,7 +260,8 @@ TEST_P(Endpoint, ATunnelThatDoesNotAuthenticateIsDropped) {
   EXPECT_EQ(client.closed->kind, ErrorKind::timeout);
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, Endpoint, testing::Values("net", "epoll"), [](const auto& engine) { return std::string(engine.param); });
+INSTANTIATE_TEST_SUITE_P(Engines, Endpoint, testing::Values("net", "epoll"),
+                         [](const auto& engine) { return std::string(engine.param); });
 
 }  // namespace
 }  // namespace qtrp::quic::test

@@ -1,5 +1,5 @@
-// Two ends of a QUIC connection in memory: scripted time, a link with delay, loss, reordering, duplication and corruption, and session
-// owners that record what they are told.
+// Two ends of a QUIC connection in memory: scripted time, a link with delay, loss, reordering, duplication and
+// corruption, and session owners that record what they are told.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -77,7 +77,8 @@ inline std::byte pattern(std::uint64_t seed, std::uint64_t i) {
 class PatternSource final : public session::Source {
  public:
   enum class After { end, block, error };
-  PatternSource(std::uint64_t seed, std::uint64_t total, After after = After::end) : seed_(seed), total_(total), after_(after) {}
+  PatternSource(std::uint64_t seed, std::uint64_t total, After after = After::end)
+      : seed_(seed), total_(total), after_(after) {}
   session::Produced produce(MutableBytes into) override {
     using Status = session::Produced::Status;
     EXPECT_FALSE(into.empty());
@@ -137,7 +138,8 @@ struct End final : Host {
         case session::EventKind::body: {
           EXPECT_FALSE(seen.finished);
           if (seen.seed)
-            for (std::size_t i = 0; i < event->body.size(); ++i) seen.right = seen.right && event->body[i] == pattern(*seen.seed, seen.bytes + i);
+            for (std::size_t i = 0; i < event->body.size(); ++i)
+              seen.right = seen.right && event->body[i] == pattern(*seen.seed, seen.bytes + i);
           seen.bytes += event->body.size();
           seen.owner = event->owner;
           if (auto_moved) connection->moved(event->stream, event->body.size());
@@ -153,11 +155,11 @@ struct End final : Host {
 };
 
 struct Weather {
-  Duration delay = 25ms;      ///< one way
+  Duration delay = 25ms;  ///< one way
   double loss = 0, duplicate = 0, corrupt = 0;
-  Duration jitter{};          ///< up to so much later: reordering
-  std::uint64_t rate = 0;     ///< bytes per second, 0 unlimited
-  std::size_t queue = 1 << 20;///< bytes the bottleneck holds
+  Duration jitter{};            ///< up to so much later: reordering
+  std::uint64_t rate = 0;       ///< bytes per second, 0 unlimited
+  std::size_t queue = 1 << 20;  ///< bytes the bottleneck holds
 };
 
 class Pair {
@@ -165,13 +167,20 @@ class Pair {
   std::unique_ptr<TlsContext> server_tls_, client_tls_;
 
  public:
-  explicit Pair(Weather w = {}, Options client_options = {}, Options server_options = {}, identity::ServerChecks checks = {})
+  explicit Pair(Weather w = {}, Options client_options = {}, Options server_options = {},
+                identity::ServerChecks checks = {})
       : weather(w), client_options_(client_options), server_options_(server_options) {
     certificate = make_certificate();
     server_tls_ = std::move(*TlsContext::server(certificate));
     client_tls_ = std::move(*TlsContext::client(std::move(checks)));
     client_path_ = {*io::Endpoint::from_literal("192.0.2.1", 40000), *io::Endpoint::from_literal("198.51.100.1", 6000)};
-    Setup setup{.options = &client_options_, .tls = client_tls_.get(), .site = nullptr, .pool = &pool_, .host = &client, .reset_secret = as_bytes("client secret"), .max_datagram = 1452};
+    Setup setup{.options = &client_options_,
+                .tls = client_tls_.get(),
+                .site = nullptr,
+                .pool = &pool_,
+                .host = &client,
+                .reset_secret = as_bytes("client secret"),
+                .max_datagram = 1452};
     client.connection = std::move(*Connection::client(setup, client_path_, now));
   }
 
@@ -216,7 +225,7 @@ class Pair {
   Site site;
   std::uint64_t datagrams = 0, lost = 0;
   std::size_t largest_departure = 0;
-  bool cut = false;                   ///< nothing gets through
+  bool cut = false;                     ///< nothing gets through
   std::optional<io::Endpoint> seen_as;  ///< the client's address as NAT shows it
   Options client_options_, server_options_;
 
@@ -258,11 +267,13 @@ class Pair {
       TimePoint leave = now;
       if (weather.rate > 0) {
         TimePoint& free = &from == &client ? free_up_ : free_down_;
-        if (free > now && static_cast<double>((free - now).count()) * 1e-9 * static_cast<double>(weather.rate) > static_cast<double>(weather.queue)) {
+        if (free > now && static_cast<double>((free - now).count()) * 1e-9 * static_cast<double>(weather.rate) >
+                              static_cast<double>(weather.queue)) {
           ++lost;
           continue;
         }
-        free = std::max(free, now) + Duration(static_cast<std::int64_t>(static_cast<double>(piece.size() + 28) * 1e9 / static_cast<double>(weather.rate)));
+        free = std::max(free, now) + Duration(static_cast<std::int64_t>(static_cast<double>(piece.size() + 28) * 1e9 /
+                                                                        static_cast<double>(weather.rate)));
         leave = free;
       }
       int copies = chance(weather.duplicate) ? 2 : 1;
@@ -271,8 +282,15 @@ class Pair {
           ++lost;
           continue;
         }
-        Datagram datagram{.at = leave + weather.delay, .order = ++order_, .to_server = &from == &client, .path = {d.path.remote, d.path.local}, .ecn = d.ecn, .bytes = {piece.begin(), piece.end()}};
-        if (weather.jitter > Duration::zero()) datagram.at += Duration(static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(weather.jitter.count())));
+        Datagram datagram{.at = leave + weather.delay,
+                          .order = ++order_,
+                          .to_server = &from == &client,
+                          .path = {d.path.remote, d.path.local},
+                          .ecn = d.ecn,
+                          .bytes = {piece.begin(), piece.end()}};
+        if (weather.jitter > Duration::zero())
+          datagram.at +=
+              Duration(static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(weather.jitter.count())));
         if (chance(weather.corrupt)) datagram.bytes[random_() % datagram.bytes.size()] ^= std::byte{0x40};
         if (datagram.to_server && seen_as) datagram.path.remote = *seen_as;
         if (!datagram.to_server) datagram.path.local = client.connection->path().local;
@@ -284,9 +302,16 @@ class Pair {
   void arrive(const Datagram& d) {
     if (d.to_server && !server.connection) {
       Accepted accepted{};
-      if (ngtcp2_accept(&accepted.header, reinterpret_cast<const std::uint8_t*>(d.bytes.data()), d.bytes.size()) != 0) return;
+      if (ngtcp2_accept(&accepted.header, reinterpret_cast<const std::uint8_t*>(d.bytes.data()), d.bytes.size()) != 0)
+        return;
       accepted.original_dcid = accepted.header.dcid;
-      Setup setup{.options = &server_options_, .tls = server_tls_.get(), .site = &site, .pool = &pool_, .host = &server, .reset_secret = as_bytes("server secret"), .max_datagram = 1452};
+      Setup setup{.options = &server_options_,
+                  .tls = server_tls_.get(),
+                  .site = &site,
+                  .pool = &pool_,
+                  .host = &server,
+                  .reset_secret = as_bytes("server secret"),
+                  .max_datagram = 1452};
       server.connection = std::move(*Connection::server(setup, d.path, accepted, now));
     }
     (d.to_server ? server : client).connection->receive(d.path, d.ecn, d.bytes, now);
