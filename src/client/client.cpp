@@ -26,7 +26,7 @@ struct Worker {
 class Client {
  public:
   Client(const config::ClientConfig& config, Signals& signals)
-      : config_(config), signals_(signals), shared_{config, {}, {}, {}, {}, {}, {}} {}
+      : config_(config), signals_(signals), shared_{config, {}, {}, {}, {}, {}, {}, {}, {}} {}
 
   Result<void> start() {
     const auto directory = identity::state_directory(config_.state_dir);
@@ -46,6 +46,13 @@ class Client {
     } else if (config_.crypto == config::Crypto::chacha20) {
       shared_.noise_key = crypto::derive_noise_key(config_.chacha20_psk.empty() ? config_.token : config_.chacha20_psk);
     }
+    auto tcp = pacing::TcpControl::create(
+        {config_.brutal.mode, config_.tcp.congestion, config_.tcp.buffer, config_.brutal.enabled});
+    if (!tcp) return std::unexpected(tcp.error());
+    shared_.tcp = std::move(*tcp);
+    shared_.target = std::make_shared<pacing::TargetShare>(
+        config_.brutal.enabled ? static_cast<std::uint64_t>(config_.brutal.target_mbps * 1e6) : 0);
+    log::info("congestion control: {}", shared_.tcp->describe());
     const unsigned cores =
         config_.workers > 0 ? config_.workers : std::clamp(std::thread::hardware_concurrency(), 1U, 4U);
     for (unsigned i = 0; i < std::min(cores, config_.tunnels); ++i) {

@@ -67,8 +67,9 @@ void Link::try_again() {
           if (!found) return lost(found.error());
           connector_ = std::make_unique<io::Connector>(
               loop_, std::move(*found),
-              io::Connector::Options{
-                  .timeout = shared_.config.connect_timeout, .receive_buffer = 0, .before_connect = {}},
+              io::Connector::Options{.timeout = shared_.config.connect_timeout,
+                                     .receive_buffer = 0,
+                                     .before_connect = [this](int fd) { shared_.tcp->prepare_connect(fd); }},
               [this](Result<io::Fd> fd) {
                 if (!fd) return lost(fd.error());
                 connected(std::move(*fd));
@@ -92,6 +93,7 @@ void Link::connected(io::Fd fd) {
   io::set_keep_alive(fd.get(), 60, 15, 4);
   tunnel::Options options;
   options.client = true;
+  options.tcp = shared_.tcp.get();
   options.mux = shared_.config.mux == config::Mux::yamux ? mux::Protocol::yamux : mux::Protocol::smux2;
   state_ = State::authenticating;
   session_ = std::make_unique<tunnel::TunnelSession>(loop_, std::move(fd), std::move(layer), options,
@@ -196,10 +198,12 @@ void Link::verify(const protocol::AuthResp& response) {
   auth_timer_.cancel();
   session_->authenticated();
   state_ = State::running;
+  target_.emplace(loop_, *session_, shared_.target);
   since_ = loop_.now();
   last_error_.clear();
   const auto figures = session_->stats();
-  log::info("{}: connected, {}, {}, {}", label(), figures.transport, figures.cipher, figures.mux);
+  log::info("{}: connected, {}, {}, {}, {}", label(), figures.transport, figures.cipher, figures.mux,
+            figures.congestion);
   keep_alive();
 }
 
@@ -285,6 +289,7 @@ void Link::lost(const Error& error) {
   auth_timer_.cancel();
   alive_timer_.cancel();
   unanswered_ = 0;
+  target_.reset();
   if (connector_) connector_.reset();
   if (was == State::running) {
     log::warn("{}: connection lost: {}", label(), error.message);

@@ -16,8 +16,10 @@
 #include "qtrp/crypto/noise.h"
 #include "qtrp/crypto/tls.h"
 #include "qtrp/io/socket.h"
+#include "qtrp/pacing/tcp.h"
 #include "qtrp/session/session.h"
 #include "qtrp/tunnel/control_channel.h"
+#include "qtrp/tunnel/shared_target.h"
 
 namespace qtrp::client {
 
@@ -27,6 +29,8 @@ struct Shared {
   std::shared_ptr<crypto::TlsContext> tls;
   std::optional<crypto::NoiseKey> noise_key;
   protocol::Id16 instance{}, run{};
+  std::unique_ptr<pacing::TcpControl> tcp;
+  std::shared_ptr<pacing::TargetShare> target;  ///< Brutal's, of all tunnels together
   io::Resolver server_names, local_names;  // apart, so that a server name that hangs does not hold up local services
 };
 
@@ -97,6 +101,7 @@ class Link final : private session::SessionListener, private tunnel::ControlList
   std::unique_ptr<io::Connector> connector_;
   std::unique_ptr<session::Session> session_;
   std::unique_ptr<tunnel::ControlChannel> control_;
+  std::optional<tunnel::SharedTarget> target_;
   enum class State : std::uint8_t { idle, dialing, authenticating, running, closing } state_ = State::idle;
   protocol::Mac proof_{};
   TimePoint since_{};

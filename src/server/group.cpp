@@ -12,6 +12,15 @@ namespace qtrp::server {
 using protocol::NewProxy;
 using protocol::ProxyResp;
 
+namespace {
+
+std::uint64_t target_bps(const config::ServerConfig& config, const config::Token& token) {
+  const double mbps = token.target_mbps.value_or(config.brutal.enabled ? config.brutal.target_mbps : 0);
+  return static_cast<std::uint64_t>(mbps * 1e6);
+}
+
+}  // namespace
+
 Group::Group(io::Loop& home, const config::ServerConfig& config, io::Endpoint default_bind,
              std::shared_ptr<TokenState> token, const protocol::AuthBody& client)
     : home_(home),
@@ -20,7 +29,8 @@ Group::Group(io::Loop& home, const config::ServerConfig& config, io::Endpoint de
       token_(std::move(token)),
       name_(client.name.empty() ? "client" : client.name),
       instance_(client.instance),
-      run_(client.run) {
+      run_(client.run),
+      target_(std::make_shared<pacing::TargetShare>(target_bps(config, token_->config))) {
   identity::random_bytes(session_);
 }
 

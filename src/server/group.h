@@ -13,6 +13,7 @@
 
 #include "qtrp/config/config.h"
 #include "qtrp/io/socket.h"
+#include "qtrp/pacing/target_share.h"
 #include "qtrp/protocol/messages.h"
 #include "qtrp/stats/counters.h"
 #include "server/gate.h"
@@ -51,6 +52,8 @@ class Group : public std::enable_shared_from_this<Group> {
   const protocol::Id16& run() const { return run_; }
   const protocol::Id16& session_id() const { return session_; }
   const std::shared_ptr<TokenState>& token() const { return token_; }
+  /// Brutal's target for all that is sent to this client: the token's own, else brutal.target_mbps.
+  const std::shared_ptr<pacing::TargetShare>& target() const { return target_; }
 
   // Any thread.
   void join(const std::shared_ptr<Member>& member);
@@ -86,6 +89,7 @@ class Group : public std::enable_shared_from_this<Group> {
   const std::shared_ptr<TokenState> token_;
   const std::string name_;
   const protocol::Id16 instance_, run_;
+  const std::shared_ptr<pacing::TargetShare> target_;
   protocol::Id16 session_{};
 
   mutable std::mutex mutex_;

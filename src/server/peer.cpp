@@ -165,6 +165,7 @@ void Peer::joined(std::shared_ptr<Group> group) {
   }
   group_ = std::move(group);
   state_ = State::running;
+  target_.emplace(loop_, *session_, group_->target());
   protocol::AuthRespBody body;
   body.ok = true;
   body.session = group_->session_id();
@@ -176,8 +177,8 @@ void Peer::joined(std::shared_ptr<Group> group) {
                                          session_->preface(false), client_hmac_, response.body);
   control_->send(response);
   const auto figures = session_->stats();
-  log::info("{}: connected, token '{}', {}, {}, {}", label(), token_->config.name, figures.transport, figures.cipher,
-            figures.mux);
+  log::info("{}: connected, token '{}', {}, {}, {}, {}", label(), token_->config.name, figures.transport,
+            figures.cipher, figures.mux, figures.congestion);
   keep_alive();
   control_->resume();
 }
@@ -317,6 +318,7 @@ void Peer::ended(const Error& error) {
   auth_timer_.cancel();
   alive_timer_.cancel();
   probe_timer_.cancel();
+  target_.reset();
   member_->draining = true;
   if (!error.message.empty()) {
     // A scanner is one line, a client that left is one line.

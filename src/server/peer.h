@@ -12,6 +12,7 @@
 #include "qtrp/relay/relay.h"
 #include "qtrp/session/session.h"
 #include "qtrp/tunnel/control_channel.h"
+#include "qtrp/tunnel/shared_target.h"
 #include "server/group.h"
 #include "server/worker.h"
 
@@ -80,6 +81,7 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   const std::string address_, host_;
   std::unique_ptr<session::Session> session_;
   std::optional<tunnel::ControlChannel> control_;
+  std::optional<tunnel::SharedTarget> target_;
   io::Timer auth_timer_, alive_timer_, probe_timer_;
   TimePoint since_;
 

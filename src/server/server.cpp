@@ -45,16 +45,24 @@ class Server {
       : config_(config),
         signals_(signals),
         bind_(bind),
-        shared_{config, Gate(config.tokens), Registry(config, bind), {}, {}, {}} {}
+        shared_{config, Gate(config.tokens), Registry(config, bind), {}, {}, {}, {}} {}
 
   Result<void> start() {
     if (auto made = make_crypto(); !made) return made;
+    const bool brutal = config_.brutal.enabled || std::ranges::any_of(config_.tokens, [](const auto& token) {
+                          return token.target_mbps.has_value();
+                        });
+    auto tcp = pacing::TcpControl::create({config_.brutal.mode, config_.tcp.congestion, config_.tcp.buffer, brutal});
+    if (!tcp) return std::unexpected(tcp.error());
+    shared_.tcp = std::move(*tcp);
+    log::info("congestion control: {}", shared_.tcp->describe());
     for (unsigned i = 0; i < worker_count(config_.workers); ++i) {
       auto loop = config_.transport == config::Transport::net ? io::make_asio_loop() : io::make_epoll_loop();
       workers_.push_back(std::make_unique<Worker>(shared_, std::move(loop)));
     }
-    auto listener = io::Listener::listen(workers_.front()->loop(), bind_,
-                                         [this](io::Fd fd, const io::Endpoint& from) { spread(std::move(fd), from); });
+    auto listener = io::Listener::listen(
+        workers_.front()->loop(), bind_, [this](io::Fd fd, const io::Endpoint& from) { spread(std::move(fd), from); },
+        shared_.tcp->receive_buffer());
     if (!listener) return std::unexpected(listener.error());
     listener_ = std::move(*listener);
     for (auto& worker : workers_) worker->start();

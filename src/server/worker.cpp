@@ -35,6 +35,7 @@ void Worker::adopt(io::Fd socket, const io::Endpoint& from) {
   }
   io::set_keep_alive(socket.get(), 60, 15, 4);
   tunnel::Options options;
+  options.tcp = shared_.tcp.get();
   options.mux = shared_.config.mux == config::Mux::yamux ? mux::Protocol::yamux : mux::Protocol::smux2;
   auto peer = std::make_unique<Peer>(*this, from);
   peer->start(std::make_unique<tunnel::TunnelSession>(*loop_, std::move(socket), std::move(layer), options, *peer));

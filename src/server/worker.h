@@ -10,6 +10,7 @@
 #include "qtrp/crypto/noise.h"
 #include "qtrp/crypto/tls.h"
 #include "qtrp/io/socket.h"
+#include "qtrp/pacing/tcp.h"
 #include "qtrp/stats/counters.h"
 #include "server/gate.h"
 #include "server/registry.h"
@@ -25,6 +26,7 @@ struct Shared {
   Registry registry;
   std::shared_ptr<crypto::TlsContext> tls;                          ///< crypto tls
   std::shared_ptr<const std::vector<crypto::NoiseKey>> noise_keys;  ///< crypto chacha20
+  std::unique_ptr<pacing::TcpControl> tcp;                          ///< tunnels over TCP
   std::atomic<std::uint64_t> next_connection{1};
 };
 

@@ -1,7 +1,5 @@
 #include "qtrp/tunnel/tunnel_session.h"
 
-#include <linux/tcp.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -20,7 +18,6 @@ constexpr std::size_t kLeastBatch =
     16 << 10;  // bytes framed at a time on a slow link: what a keystroke may have to wait behind
 constexpr std::size_t kMostBatch = io::BufferPool::kLarge;
 constexpr auto kLinger = std::chrono::seconds(1);  // for the last bytes after close()
-constexpr auto kRttInterval = std::chrono::seconds(1);
 
 mux::Features features_of(const protocol::Preface& preface) {
   return {(preface.flags & protocol::Preface::extensions) != 0, preface.max_frame, preface.initial_window};
@@ -68,9 +65,11 @@ TunnelSession::TunnelSession(io::Loop& loop, io::Fd socket, std::unique_ptr<cryp
       tell_([this] { listener_.on_events(); }),
       mux_timer_(loop),
       close_timer_(loop),
+      pace_timer_(loop),
       batch_(64 << 10),
       our_preface_(protocol::encode(preface_for(options))) {
   io::set_no_delay(socket_.fd());
+  if (options_.tcp) pacing_.emplace(*options_.tcp).apply(socket_.fd(), loop_.now());
   if (auto started = layer_->start(); !started) {
     fail_session(started.error());
     return;
@@ -259,6 +258,7 @@ void TunnelSession::on_writable() {
 void TunnelSession::flush() {
   if (closed_ && !closing_) return;
   if (!socket_.open()) return;
+  sample_socket();
   for (std::size_t rounds = 0;; ++rounds) {
     if (!write_wire()) return;
     if (rounds == kReadsPerTurn) {  // others have their turn
@@ -274,14 +274,22 @@ void TunnelSession::flush() {
     return;
   }
   arm_mux_timer();
-  const TimePoint now = loop_.now();
-  if (now - rtt_sampled_ >= kRttInterval) {
-    rtt_sampled_ = now;
-    tcp_info info{};
-    socklen_t size = sizeof info;
-    if (::getsockopt(socket_.fd(), IPPROTO_TCP, TCP_INFO, &info, &size) == 0)
-      mux_.set_rtt(std::chrono::microseconds(info.tcpi_rtt));
-  }
+}
+
+// What the socket tells steers the mux's windows, the send buffer and the pacer. Only while there is something to send.
+void TunnelSession::sample_socket() {
+  if (!pacing_ || loop_.now() - sampled_ < pacing::TunnelPacing::kSampleInterval) return;
+  sampled_ = loop_.now();
+  mux_.set_rtt(pacing_->sample(sampled_).rtt);
+}
+
+bool TunnelSession::wait_for_pacer() {
+  if (!pacing_ || !pacing_->paced_by_caller()) return false;
+  const TimePoint now = Clock::now();
+  const TimePoint next = pacing_->next_time(now);
+  if (next <= now) return false;
+  pace_timer_.start(next - now, [this] { flush(); });
+  return true;
 }
 
 bool TunnelSession::write_wire() {
@@ -304,6 +312,7 @@ bool TunnelSession::write_wire() {
     }
     if (from_pipe) continue;
     wire_out_ += r.n;
+    if (pacing_ && pacing_->paced_by_caller()) pacing_->sent(r.n, Clock::now());
     wire_ = wire_.subspan(r.n);
   }
   return true;
@@ -316,12 +325,15 @@ bool TunnelSession::fill_wire() {
     wire_ = hello_;
     return true;
   }
-  if (!layer_->established() || closing_) return false;
-  if (preface_sent_ && splices() && fill_bulk()) return true;
+  if (!layer_->established() || closing_ || wait_for_pacer()) return false;
+  const bool paced = pacing_ && pacing_->paced_by_caller();
+  if (preface_sent_ && splices() && !paced && fill_bulk()) return true;  // a paced tunnel sends smaller pieces
   if (!out_) out_ = loop_.pool().large();
   const crypto::Rooms rooms = layer_->rooms();
   const std::size_t overhead = rooms.head + rooms.tail;
-  const std::size_t limit = std::min(out_.capacity(), std::max(batch_, overhead + 64));
+  std::size_t most = batch_;
+  if (paced) most = std::min(most, std::size_t{pacing_->allowance(Clock::now())});
+  const std::size_t limit = std::min(out_.capacity(), std::max(most, overhead + 64));
   std::size_t used = 0;
   while (used + overhead + mux::Mux::kMaxHeader < limit) {
     const std::size_t room = std::min(rooms.max_plain, limit - used - overhead);
@@ -410,25 +422,27 @@ session::SessionStats TunnelSession::stats() const {
   s.wire_bytes_in = wire_in_;
   s.wire_bytes_out = wire_out_;
   s.streams = mux_.counters().streams;
-  tcp_info info{};
-  socklen_t size = sizeof info;
-  if (socket_.open() && ::getsockopt(socket_.fd(), IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
-    s.rtt = std::chrono::microseconds(info.tcpi_rtt);
-    s.retransmitted_bytes = info.tcpi_bytes_retrans;
-    s.lost_packets = info.tcpi_total_retrans;
-    s.rate_bps = info.tcpi_pacing_rate == ~std::uint64_t{0} ? 0 : info.tcpi_pacing_rate * 8;
+  if (pacing_ && socket_.open()) {
+    const pacing::TcpSample& sample = pacing_->sample(loop_.now());
+    s.rtt = sample.rtt;
+    s.retransmitted_bytes = sample.retransmitted_bytes;
+    s.lost_packets = sample.lost_packets;
+    s.rate_bps = sample.rate_bps;
+    s.target_bps = sample.target_bps;
+    s.ack_rate = sample.ack_rate;
+    s.congestion = pacing_->describe();
   }
-  char congestion[16] = "";
-  size = sizeof congestion;
-  if (socket_.open() && ::getsockopt(socket_.fd(), IPPROTO_TCP, TCP_CONGESTION, congestion, &size) == 0)
-    s.congestion = congestion;
   s.cipher = layer_->describe();
   s.transport = loop_.engine();
   s.mux = mux::to_string(options_.mux);
   return s;
 }
 
-void TunnelSession::set_target(std::uint64_t) {}
+void TunnelSession::set_target(std::uint64_t bits_per_second) {
+  if (!pacing_ || pacing_->target() == bits_per_second) return;
+  pacing_->set_target(bits_per_second, Clock::now());
+  want_flush();
+}
 
 void TunnelSession::authenticated() {
   mux_.set_limits(options_.max_streams, options_.session_buffer);

@@ -13,6 +13,7 @@
 #include "qtrp/io/pipe.h"
 #include "qtrp/io/socket.h"
 #include "qtrp/mux/mux.h"
+#include "qtrp/pacing/tcp.h"
 #include "qtrp/protocol/preface.h"
 #include "qtrp/session/session.h"
 
@@ -27,6 +28,7 @@ struct Options {
   std::size_t max_stream_window = 16u << 20;
   std::uint32_t max_frame =
       256 << 10;  ///< largest frame that we accept; copied payload is sent in frames of 65535 bytes at most
+  pacing::TcpControl* tcp = nullptr;  ///< congestion control and buffers; outlives the session. Null: the kernel's
 };
 
 class TunnelSession final : public session::Session, private io::SocketListener {
@@ -73,6 +75,8 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   void wind_down();
   void after_input();
   void arm_mux_timer();
+  bool wait_for_pacer();  // true when the pacer lets nothing leave now; it flushes later
+  void sample_socket();
 
   io::Loop& loop_;
   session::SessionListener& listener_;
@@ -82,7 +86,8 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   mux::Mux mux_;
   std::string peer_;
   io::TurnEnd flush_, tell_;
-  io::Timer mux_timer_, close_timer_;
+  io::Timer mux_timer_, close_timer_, pace_timer_;
+  mutable std::optional<pacing::TunnelPacing> pacing_;
 
   io::Chunk in_;                                      // wire bytes not yet opened
   io::Chunk out_;                                     // plaintext being framed, sealed in place
@@ -102,7 +107,7 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   bool input_paused_ = false;
   bool heard_ = false;
   std::uint64_t wire_in_ = 0, wire_out_ = 0;
-  TimePoint rtt_sampled_{};
+  TimePoint sampled_{};
 };
 
 }  // namespace qtrp::tunnel
