@@ -11,6 +11,9 @@ constexpr std::uint32_t kWidestWindow = 1U << 30;  // smux counts modulo 2^32 an
 constexpr std::uint64_t kUpdateStep = 64U
                                       << 10;  // credit is given back in steps of at least this much, or half a window
 constexpr std::uint64_t kLeastTarget = 1024;
+// A window doubles while it is used up within so many round trips. Two would do on a clean link; on a lossy one what is
+// missing holds up the rest until it was sent again, and again, so a window's worth takes several.
+constexpr int kRoundTrips = 16;
 constexpr Duration kUnknownRtt = std::chrono::milliseconds(100);
 constexpr Duration kLeastRtt = std::chrono::milliseconds(2);  // below it scheduling, not the link, is the round trip
 
@@ -40,12 +43,8 @@ void FlowControl::begin(Stream& stream, TimePoint now) {
   stream.tune_began = now;
   stream.window = following_ ? initial_ : fixed_;
   switch (protocol_) {
-    case Protocol::smux1:
-      stream.limit = stream.highest_limit = kUnlimited;
-      break;
-    case Protocol::yamux:
-      stream.limit = stream.highest_limit = yamux::kInitialWindow;
-      break;
+    case Protocol::smux1: stream.limit = stream.highest_limit = kUnlimited; break;
+    case Protocol::yamux: stream.limit = stream.highest_limit = yamux::kInitialWindow; break;
     case Protocol::smux2:
       // A peer that has not read our preface yet assumes the library's window.
       stream.highest_limit = following_ ? std::max(initial_, smux::kInitialWindow) : smux::kInitialWindow;
@@ -66,7 +65,7 @@ std::uint64_t FlowControl::excess(const Stream& stream) const {
 }
 
 void FlowControl::hand_out(Stream& stream, std::size_t n, TimePoint now) {
-  if (stream.buffered() == 0 && now - stream.tune_began > 4 * std::max(rtt_, kLeastRtt)) {
+  if (stream.buffered() == 0 && now - stream.tune_began > 2 * kRoundTrips * std::max(rtt_, kLeastRtt)) {
     stream.tune_began = now;  // it was idle: what came before says nothing about the link
     stream.tune_moved = stream.moved;
   }
@@ -77,7 +76,8 @@ void FlowControl::hand_out(Stream& stream, std::size_t n, TimePoint now) {
 void FlowControl::follow(Stream& stream, TimePoint now) const {
   if (stream.moved - stream.tune_moved < stream.window) return;
   const Duration rtt = rtt_ == Duration::zero() ? kUnknownRtt : std::max(rtt_, kLeastRtt);
-  if (now - stream.tune_began <= 2 * rtt) stream.window = std::min(stream.window * 2, std::max(most_, initial_));
+  if (now - stream.tune_began <= kRoundTrips * rtt)
+    stream.window = std::min(stream.window * 2, std::max(most_, initial_));
   stream.tune_moved = stream.moved;
   stream.tune_began = now;
 }

@@ -25,7 +25,7 @@ struct Options {
   std::size_t max_streams = 65536;  ///< that the peer may have open, once authenticated
   std::size_t session_buffer =
       64u << 20;  ///< bytes received and not yet taken by local sockets, all streams, once authenticated
-  std::size_t max_stream_window = 16u << 20;
+  std::size_t max_stream_window = 32u << 20;
   std::uint32_t max_frame =
       256 << 10;  ///< largest frame that we accept; copied payload is sent in frames of 65535 bytes at most
   pacing::TcpControl* tcp = nullptr;  ///< congestion control and buffers; outlives the session. Null: the kernel's
