@@ -44,7 +44,7 @@ std::string format_pin(Bytes sha256) {
 }
 
 void random_bytes(MutableBytes out) {
-  randombytes_buf(out.data(), out.size());
+  if (!out.empty()) randombytes_buf(out.data(), out.size());
 }
 
 std::string to_hex(Bytes bytes) {
