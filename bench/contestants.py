@@ -28,14 +28,14 @@ class Contestant:
         processes = []
         for i, arguments in enumerate(self._configure(directory, ports, services)):
             if i > 0:  # the client: some give up when their server is not there yet
-                _wait_bound(ports[0])
+                wait_bound(ports[0])
             with open(directory / f"{i}.log", "wb") as log:
                 processes.append(subprocess.Popen([str(a) for a in arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                                   cwd=directory))
         return processes
 
 
-def _wait_bound(port, seconds=10):
+def wait_bound(port, seconds=10):
     """Until some socket is bound to `port`, looked up without connecting, so that no server sees a probe."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -130,7 +130,7 @@ def hysteria():
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "key.pem",
                         "-out", "cert.pem", "-days", "30", "-subj", "/CN=localhost"], check=True, cwd=directory, capture_output=True)
         server = {"listen": f"127.0.0.1:{ports[0]}", "tls": {"cert": "cert.pem", "key": "key.pem"},
-                  "auth": {"type": "password", "password": TOKEN}}
+                  "auth": {"type": "password", "password": TOKEN}, "quic": {"maxIncomingStreams": 65536}}
         client = {"server": f"127.0.0.1:{ports[0]}", "auth": TOKEN, "tls": {"insecure": True},
                   "tcpForwarding": [{"listen": f"127.0.0.1:{public}", "remote": f"127.0.0.1:{local}"} for public, local in services.items()]}
         return [["hysteria", "server", "-c", _write(directory / "server.yaml", json.dumps(server)), "--disable-update-check"],

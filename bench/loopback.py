@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 
-from contestants import everyone
+from contestants import everyone, wait_bound
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -92,7 +92,7 @@ def private_kb(process):
 
 
 class Services:
-    """The local services: iperf3, nginx with one small file, and one that accepts and holds connections."""
+    """The local services: nginx with one small file, one that accepts and holds connections, and a port for iperf3."""
 
     def __init__(self, directory):
         self.iperf, self.web, self.hold = free_ports(3)
@@ -112,8 +112,7 @@ class Services:
                 " if len(kept) % 64 == 0:\n  for k in kept: k.setblocking(False)\n")
         with open(directory / "services.log", "wb") as log:
             start = lambda *arguments: subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            self.processes = [start("iperf3", "-s", "-p", str(self.iperf), "-B", "127.0.0.1"),
-                              start("/usr/sbin/nginx", "-e", "stderr", "-p", str(directory), "-c", str(directory / "nginx.conf")),
+            self.processes = [start("/usr/sbin/nginx", "-e", "stderr", "-p", str(directory), "-c", str(directory / "nginx.conf")),
                               start(sys.executable, "-c", hold)]
         wait_for(lambda: http_get(self.web), "nginx")
 
@@ -124,14 +123,26 @@ class Services:
             process.wait()
 
 
-def iperf(port, seconds, streams, down, processes):
-    """Gbit/s that arrived, and the daemons' CPU seconds per GB."""
+def iperf(port, services, seconds, streams, down, processes):
+    """Gbit/s that arrived, and the daemons' CPU seconds per GB. A server of its own each time: after a test that was cut off, an old one
+    may say that it is busy."""
+    server = subprocess.Popen(["iperf3", "-s", "-1", "-p", str(services.iperf), "-B", "127.0.0.1"], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_bound(services.iperf)
+        return _iperf(port, seconds, streams, down, processes)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _iperf(port, seconds, streams, down, processes):
     before = cpu_seconds(processes)
     arguments = ["iperf3", "-c", "127.0.0.1", "-p", port, "-t", seconds, "-P", streams, "-J"] + (["-R"] if down else [])
-    end = json.loads(run(*arguments, timeout=seconds + 30))
-    if "sum_received" not in end["end"]:
-        raise RuntimeError(f"iperf3: {end.get('error', 'no result')}")
-    received = end["end"]["sum_received"]
+    answer = json.loads(run(*arguments, timeout=seconds + 30))
+    if "sum_received" not in answer["end"]:
+        raise RuntimeError(f"iperf3: {answer.get('error', 'no result')}")
+    received = answer["end"]["sum_received"]
     spent = cpu_seconds(processes) - before
     return received["bits_per_second"] / 1e9, spent / max(received["bytes"] / 1e9, 1e-9)
 
@@ -171,21 +182,21 @@ def idle_memory(port, count, processes):
             one.close()
 
 
-def measure(contestant, directory, services, options):
+def measure(contestant, directory, services, options, result):
+    """Puts what it measures into `result`, so that a failure half-way leaves the rest."""
     own = free_ports(5)
     public = free_ports(3)
     targets = (services.iperf, services.web, services.hold)
     begun = time.monotonic()
     processes = contestant.start(directory, own, dict(zip(public, targets))) if contestant else []
     iperf_port, web_port, hold_port = public if contestant else targets
-    result = {}
     try:
         wait_for(lambda: http_get(web_port), "first byte")
         if contestant:
             result["start"] = (time.monotonic() - begun) * 1e3
         cpu = []
         for key, streams, down in (("up1", 1, False), ("down1", 1, True), ("up8", 8, False), ("down8", 8, True)):
-            result[key], spent = iperf(iperf_port, options.seconds, streams, down, processes)
+            result[key], spent = iperf(iperf_port, services, options.seconds, streams, down, processes)
             if streams == 1:
                 cpu.append(spent)
         if contestant:
@@ -206,7 +217,6 @@ def measure(contestant, directory, services, options):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-    return result
 
 
 def table(rows, cell):
@@ -252,13 +262,15 @@ def main():
                     name = contestant.name if contestant else "no tunnel"
                     print(f"round {number + 1} of {options.rounds}: {name}", file=sys.stderr)
                     place = directory / f"{number}-{re.sub('[^a-z0-9]+', '-', name)}"
+                    result = {}
                     try:
-                        for key, value in measure(contestant, place, services, options).items():
-                            results.setdefault(name, {}).setdefault(key, []).append(value)
+                        measure(contestant, place, services, options, result)
                     except (RuntimeError, subprocess.TimeoutExpired, OSError, KeyError) as error:
                         print(f"    {name}: {error}", file=sys.stderr)
                         for log in sorted(place.glob("*.log")):
                             print("\n".join(f"    {line}" for line in log.read_text(errors="replace").splitlines()[-5:]), file=sys.stderr)
+                    for key, value in result.items():
+                        results.setdefault(name, {}).setdefault(key, []).append(value)
         finally:
             services.close()
 
