@@ -136,7 +136,7 @@ class Daemon:
         self._mark = self.log_file.stat().st_size
 
     def wait_log(self, pattern, timeout=15.0):
-        found = re.compile(pattern, re.IGNORECASE)
+        found = re.compile(pattern, re.IGNORECASE | re.MULTILINE)
         return wait_until(lambda: found.search(self.log()), f"{self.name} to log /{pattern}/", timeout)
 
     def alive(self):
@@ -304,14 +304,12 @@ class Lab:
         if start:
             daemon.start()
             if program == "qtrp-server":
-                daemon.wait_stats(lambda stats: "uptime_seconds" in stats, "that it runs")
+                daemon.wait_log("listening for tunnels")
         return daemon
 
     def wait_proxies(self, server, ports, timeout=15.0):
-        def there(stats):
-            open_ports = {proxy["port"] for proxy in stats["proxies"]}
-            return all(port in open_ports for port in ports if port != 0) and len(open_ports) >= len(ports)
-        server.wait_stats(there, f"ports {ports}", timeout)
+        for port in ports:
+            server.wait_log(rf"listens on \S+:{port or '[0-9]+'}$", timeout)
 
     def tunnel(self, *services, crypto=FASTEST, **config):
         """The usual case: a server, a client, a proxy for each service. Returns server, client and the public ports."""
@@ -373,6 +371,10 @@ class Lab:
             if found := _SANITIZER.search(log):
                 problems.append(f"{name}: {found.group(0)}")
         assert not problems, "\n".join(problems)
+
+
+def open_ports_of(stats):
+    return {proxy["remote_port"] for proxy in stats["proxies"] if proxy["open"]}
 
 
 def connect(port, host="127.0.0.1"):

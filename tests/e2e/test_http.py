@@ -99,15 +99,14 @@ def test_two_hundred_parallel_downloads(lab, nginx, cipher):
     _, url = expose(lab, nginx, cipher)
     (lab.dir / "down").mkdir()
     curl("--parallel", "--parallel-immediate", "--parallel-max", "200", "--fail-early",
-         *(f"{url}/{name}" for name in sizes), "--remote-name-all", "--output-dir", str(lab.dir / "down"))
+         "--remote-name-all", "--output-dir", str(lab.dir / "down"), *(f"{url}/{name}" for name in sizes))
     for name, digest in digests.items():
         assert sha256(lab.dir / "down" / name) == digest, name
 
 
 def test_kept_alive_connections_carry_many_requests(lab, nginx):
     server, url = expose(lab, nginx)
-    requests = [f"{url}/small"] * 50
-    answer = curl(*requests, "-o", "/dev/null", "--remote-name-all", "--output-dir", str(lab.dir), "-w", "%{num_connects}\n")
+    answer = curl("--remote-name-all", "--output-dir", str(lab.dir), "-w", "%{num_connects}\n", *[f"{url}/small"] * 50)
     connects = sum(int(n) for n in re.findall(r"^\d+$", answer.stdout.decode(), re.MULTILINE))
     assert connects == 1
     assert server.stats()["total_connections"] == 1

@@ -4,11 +4,11 @@ import socket
 
 import pytest
 
-from lab import CIPHERS, TRANSPORT, ask_echo, connect, echo_works, receive_exactly, wait_until
+from lab import CIPHERS, TRANSPORT, ask_echo, connect, echo_works, open_ports_of, receive_exactly, wait_until
 
 
 def open_ports(server):
-    return {proxy["port"] for proxy in server.stats()["proxies"]}
+    return open_ports_of(server.stats())
 
 
 # Ports
