@@ -276,14 +276,14 @@ class Lab:
         }
         return self._daemon("qtrp-server", name, base | config, start, arguments)
 
-    def client(self, server, proxies, name="client", start=True, arguments=(), wait=True, **config):
-        """A qtrp-client of `server` (a Daemon or an address). `proxies`: dicts as in the configuration file, or Services, which get a
+    def client(self, of, proxies, name="client", start=True, arguments=(), wait=True, **config):
+        """A qtrp-client of the server `of` (a Daemon or an address). `proxies`: dicts as in the configuration file, or Services, which get a
         free port each. Waits until the server has them all unless told not to."""
         ready = [p if isinstance(p, dict) else {"remote_port": self.ports.take(), "local_addr": p.address} for p in proxies]
         base = {
-            "server": server.config["bind"] if isinstance(server, Daemon) else server,
+            "server": of.config["bind"] if isinstance(of, Daemon) else of,
             "transport": TRANSPORT,
-            "crypto": server.config["crypto"] if isinstance(server, Daemon) else FASTEST,
+            "crypto": of.config["crypto"] if isinstance(of, Daemon) else FASTEST,
             "token": self.token,
             "state_dir": str(self.dir / f"{name}-state"),
             "stats": {"listen": f"127.0.0.1:{self.ports.take()}"},
@@ -291,11 +291,11 @@ class Lab:
             "log": {"level": "debug"},
             "proxies": ready,
         }
-        if isinstance(server, Daemon) and "mux" in server.config:
-            base["mux"] = server.config["mux"]
+        if isinstance(of, Daemon) and "mux" in of.config:
+            base["mux"] = of.config["mux"]
         client = self._daemon("qtrp-client", name, base | config, start, arguments)
-        if start and wait and isinstance(server, Daemon):
-            self.wait_proxies(server, [p["remote_port"] for p in ready if isinstance(p["remote_port"], int)])
+        if start and wait and isinstance(of, Daemon):
+            self.wait_proxies(of, [p["remote_port"] for p in ready if isinstance(p["remote_port"], int)])
         return client
 
     def _daemon(self, program, name, config, start, arguments):
@@ -417,7 +417,7 @@ def digest_all(connection):
 
 
 def echo(connection):
-    with contextlib.suppress(ConnectionResetError, BrokenPipeError, TimeoutError):
+    with contextlib.suppress(OSError):
         while data := connection.recv(1 << 16):
             connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
