@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compares tunnels on loopback, side by side in one run: throughput, requests, new connections, latency, CPU per GB, memory per idle
 connection and time to the first proxied byte. Rounds are interleaved (every contestant once, then again in another order) and medians
-printed, because a shared machine's absolute figures wander; ratios within one run are what counts.
+printed, because a shared machine's absolute figures wander; ratios within one run are what counts, and CPU and memory columns hold even
+beside other work.
 
     bash cmake/install-deps.sh build test bench
     python3 bench/loopback.py --quick                    a few minutes
@@ -38,7 +39,9 @@ COLUMNS = {
     "rps": ("64 keep-alive req/s", "{:,.0f}", True),
     "p50": ("p50 ms", "{:.2f}", False),
     "p99": ("p99 ms", "{:.1f}", False),
+    "cpu_request": ("CPU us per request", "{:.1f}", False),
     "cps": ("new conn/s", "{:,.0f}", True),
+    "cpu_connection": ("CPU us per new conn", "{:.0f}", False),
     "lone": ("1 conn p50 us", "{:.0f}", False),
     "idle_server": ("KB per idle conn, server", "{:.1f}", False),
     "idle_client": ("client", "{:.1f}", False),
@@ -147,8 +150,9 @@ def _iperf(port, seconds, streams, down, processes):
     return received["bits_per_second"] / 1e9, spent / max(received["bytes"] / 1e9, 1e-9)
 
 
-def wrk(port, seconds, connections, *headers):
-    """Requests per second, p50 and p99 in seconds."""
+def wrk(port, seconds, connections, processes, *headers):
+    """Requests per second, p50 and p99 in seconds, the daemons' CPU seconds per request."""
+    before = cpu_seconds(processes)
     text = run("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *(f"-H{h}" for h in headers), f"http://127.0.0.1:{port}/x",
                timeout=seconds + 30)
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])
@@ -158,7 +162,8 @@ def wrk(port, seconds, connections, *headers):
     def percentile(p):
         value, unit = re.search(rf"{p}%\s+([\d.]+)(us|ms|s)", text).groups()
         return float(value) * {"us": 1e-6, "ms": 1e-3, "s": 1}[unit]
-    return rate, percentile(50), percentile(99)
+    requests = int(re.search(r"(\d+) requests in", text)[1])
+    return rate, percentile(50), percentile(99), (cpu_seconds(processes) - before) / max(requests, 1)
 
 
 def idle_memory(port, count, processes):
@@ -201,10 +206,12 @@ def measure(contestant, directory, services, options, result):
                 cpu.append(spent)
         if contestant:
             result["cpu"] = statistics.mean(cpu)
-        result["rps"], p50, p99 = wrk(web_port, options.seconds, 64)
+        result["rps"], p50, p99, per_request = wrk(web_port, options.seconds, 64, processes)
         result["p50"], result["p99"] = p50 * 1e3, p99 * 1e3
-        result["cps"], _, _ = wrk(web_port, options.seconds, 64, "Connection: close")
-        _, p50, _ = wrk(web_port, 1, 1)
+        result["cps"], _, _, per_connection = wrk(web_port, options.seconds, 64, processes, "Connection: close")
+        if contestant:
+            result["cpu_request"], result["cpu_connection"] = per_request * 1e6, per_connection * 1e6
+        _, p50, _, _ = wrk(web_port, 1, 1, processes)
         result["lone"] = p50 * 1e6
         if contestant:
             result["idle_server"], result["idle_client"] = idle_memory(hold_port, options.idle, processes)
