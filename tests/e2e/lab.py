@@ -374,7 +374,7 @@ class Lab:
 
 
 def open_ports_of(stats):
-    return {proxy["remote_port"] for proxy in stats["proxies"] if proxy["open"]}
+    return {proxy["port"] for proxy in stats["proxies"] if proxy["open"]}
 
 
 def connect(port, host="127.0.0.1"):

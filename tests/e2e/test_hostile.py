@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lab import SLOW, TRANSPORT, ask_echo, connect, echo_works, open_ports_of, receive_exactly, reset, wait_until
+from lab import SLOW, TRANSPORT, ask_echo, connect, echo_works, open_ports_of, receive_all, receive_exactly, reset, wait_until
 
 
 class Session:
@@ -128,6 +128,8 @@ def test_wrong_tokens_in_numbers_do_not_disturb_a_session(lab, session):
     session.check()
     good = lab.client(session.server, [lab.echo()], name="good")
     assert ask_echo(good.config["proxies"][0]["remote_port"])
+    good.stop()
+    session.server.wait_stats(lambda stats: stats["active_clients"] == 1, "that the good client has left")
 
 
 # The wire by hand, crypto: none. First that the hand-made client is a good one; then what a good one would never say.
@@ -294,8 +296,11 @@ if TRANSPORT != "quic":
     HOSTILE_FRAMES = {
         "an unknown command": frame(99, CONTROL),
         "another version": frame(NOP, 0, version=1),
-        "a window update of the wrong size": frame(UPD, CONTROL, b"abc"),
-        "data beyond the window": frame(SYN, 101) + frame(PSH, 101, bytes(65535)) * 80,
+        "a window update of the wrong size": frame(UPD, CONTROL, b"abc") + frame(NOP, 0) * 2,
+        "a window update for more than was sent": frame(UPD, CONTROL, (1 << 30).to_bytes(4, "little") * 2),
+        "data on a stream that never was": frame(PSH, 4713, b"late"),
+        "a stream opened twice": frame(SYN, CONTROL),
+        "a stream of the other side's number": frame(SYN, 4712),
     }
 
     @pytest.mark.parametrize("what", HOSTILE_FRAMES)
@@ -309,11 +314,39 @@ if TRANSPORT != "quic":
                 pass
         plain.server.wait_stats(lambda stats: stats["active_clients"] == 1, "that only the real client is left")
 
-    def test_harmless_frames_are_ignored(lab, plain):
-        """Data, ends and updates for streams that are not there: a race makes them happen in good faith."""
+    def data_stream(lab, wire):
+        """A user at a port of the hand-made client, and the stream that the server opened for him."""
+        port = lab.ports.take()
+        assert wire.register(1, port)["code"] == "ok"
+        user = connect(port)
+        stream, _ = wire.accept()
+        return user, stream
+
+    def test_frames_for_a_stream_that_is_gone_are_ignored(lab, plain):
+        """Data, an end and an update that were on their way when the stream ended: a race, no fault."""
         with authenticated(lab, plain) as wire:
-            wire.send(frame(FIN, 4711) + frame(PSH, 4713, b"late") + frame(UPD, 4715, bytes(8)) + frame(NOP, 0))
-            assert wire.register(1, 0)["code"] == "ok"
+            user, stream = data_stream(lab, wire)
+            user.shutdown(socket.SHUT_WR)
+            wire.send(frame(FIN, stream))
+            assert user.recv(1) == b""
+            user.close()
+            plain.server.wait_stats(lambda stats: stats["active_connections"] == 1, "that only the session's own user is left")
+            wire.send(frame(PSH, stream, b"late") + frame(FIN, stream) + frame(UPD, stream, bytes(8)))
+            assert wire.register(2, 0)["code"] == "ok"
+
+    def test_data_beyond_the_window_is_not_buffered(lab, plain):
+        """The user doesn't read and the peer ignores the window: the session ends, the user is reset, memory stays."""
+        memory = resident_kb(plain.server)
+        with authenticated(lab, plain) as wire:
+            user, stream = data_stream(lab, wire)
+            with pytest.raises(ConnectionError):
+                for _ in range(4000):
+                    wire.send(frame(PSH, stream, bytes(60_000)))
+            assert wire.closed()
+            plain.server.wait_log(r"beyond its window")
+            with pytest.raises(ConnectionResetError):
+                receive_all(user)
+        assert resident_kb(plain.server) < memory + 60_000 * SLOW
 
     def test_another_mux_or_version_is_named(lab, plain):
         for fields, pattern in (({"mux": 3}, r"mux differs.*smux.*yamux"), ({"version": 9}, r"version differs.*9")):

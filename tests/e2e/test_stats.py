@@ -61,7 +61,7 @@ def test_every_promised_key_is_there(lab):
             "bytes_out", "bandwidth", "clients", "proxies"} <= stats.keys()
     assert {"in_mbps", "out_mbps"} <= stats["bandwidth"].keys()
     assert len(stats["clients"]) == 1
-    assert [proxy["remote_port"] for proxy in stats["proxies"]] == [port]
+    assert [proxy["port"] for proxy in stats["proxies"]] == [port]
 
 
 def test_bandwidth_is_of_the_last_seconds(lab):
