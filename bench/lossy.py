@@ -14,7 +14,6 @@ import pathlib
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/link"))
 
 from testlink import ROOT, TestLink  # noqa: E402
+from traffic import echo_service, message_times  # noqa: E402
 
 TOKEN = secrets.token_hex(24)
 TUNNEL, BULK, ECHO = 6000, 7001, 7002            # in the server's namespace
@@ -103,56 +103,12 @@ def contestants(options):
             ("hysteria brutal", ["hysteria"], hysteria(True)), ("hysteria bbr", ["hysteria"], hysteria(False))]
 
 
-class Echo(threading.Thread):
-    """Sends back what comes, in the namespace where it was made."""
-
-    def __init__(self, link):
-        super().__init__(daemon=True)
-        with link.inside("b"):
-            self._listener = socket.create_server(("127.0.0.1", ECHO_SERVICE))
-
-    def run(self):
-        while True:
-            connection, _ = self._listener.accept()
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    @staticmethod
-    def _serve(connection):
-        with connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            try:
-                while data := connection.recv(4096):
-                    connection.sendall(data)
-            except OSError:
-                pass
-
-
-def small_messages(link, until):
-    """64 bytes there and back, ten times a second at most; the round trips in ms."""
-    with link.inside("a"):
-        connection = socket.create_connection((link.address("a"), ECHO), timeout=20)
-    result = []
-    with connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while (start := time.monotonic()) < until:
-            connection.sendall(bytes(64))
-            left = 64
-            while left:
-                data = connection.recv(left)
-                if not data:
-                    raise ConnectionError("the tunnel closed the echo connection")
-                left -= len(data)
-            result.append((time.monotonic() - start) * 1000)
-            time.sleep(max(0, start + 0.1 - time.monotonic()))
-    return sorted(result)
-
-
 def measure(options, loss, start):
     with TestLink(delay=f"{options.delay}ms", rate=f"{options.rate}M", queue=f"{options.queue}ms", loss=loss) as link, \
             tempfile.TemporaryDirectory() as temporary:
         directory = pathlib.Path(temporary)
         beside_user, beside_service = start(link, directory, options.target)
-        Echo(link).start()
+        echo_service(link, "b", ECHO_SERVICE)
         with open(directory / "log", "wb") as log:
             server_first = [("a", beside_user), ("b", beside_service)]
             if "hysteria" in str(beside_user[0]):
@@ -169,7 +125,7 @@ def measure(options, loss, start):
         link.wait_listening("b", BULK_SERVICE)
         times = []
         pinger = threading.Thread(target=lambda: times.extend(
-            small_messages(link, time.monotonic() + options.ramp + options.seconds - 1)))
+            message_times(link, "a", link.address("a"), ECHO, options.ramp + options.seconds - 1)))
         argv = ["iperf3", "-c", link.address("a"), "-p", BULK, "-R", "-J", "-O", options.ramp, "-t", options.seconds]
         pinger.start()
         done = link.run("a", argv, timeout=options.ramp + options.seconds + 60, check=False)

@@ -91,3 +91,46 @@ def stream(link: TestLink, seconds=6, target=0, mode="auto", congestion=None, se
     sent = link.run(sender, argv, timeout=seconds + 60, stdin=subprocess.DEVNULL)
     received, _ = sink.communicate(timeout=30)
     return json.loads(received) | json.loads(sent.stdout.splitlines()[-1])
+
+
+def echo_service(link: TestLink, side, port):
+    """A TCP echo on the side's loopback, until the process ends."""
+    with link.inside(side):
+        listener = socket.create_server(("127.0.0.1", port))
+
+    def serve(connection):
+        with connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                while data := connection.recv(4096):
+                    connection.sendall(data)
+            except OSError:
+                pass
+
+    def accept():
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+
+
+def message_times(link: TestLink, side, host, port, seconds, gap=0.1):
+    """64 bytes there and back over one connection, one after another; sorted round trips in ms. OSError if the connection is lost."""
+    with link.inside(side):
+        connection = socket.create_connection((host, port), timeout=20)
+    result = []
+    until = time.monotonic() + seconds
+    with connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while (start := time.monotonic()) < until:
+            connection.sendall(bytes(64))
+            left = 64
+            while left:
+                data = connection.recv(left)
+                if not data:
+                    raise ConnectionError("closed in the middle")
+                left -= len(data)
+            result.append((time.monotonic() - start) * 1000)
+            time.sleep(max(0, start + gap - time.monotonic()))
+    return sorted(result)

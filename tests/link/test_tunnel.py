@@ -1,0 +1,106 @@
+"""The product over a long, lossy or busy link: server and user in one namespace, client and service in the other. Loose bounds; bench/lossy.py
+has the figures."""
+
+import json
+import os
+import pathlib
+import secrets
+import statistics
+import subprocess
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from testlink import ROOT, TestLink
+from traffic import echo_service, message_times
+
+BIN = pathlib.Path(os.environ.get("QTRP_BUILD_DIR", ROOT / "build/release")) / "bin"
+TUNNEL, STATS, BULK, ECHO = 6000, 7500, 7001, 7002  # in the server's namespace, which is ours alone
+BULK_SERVICE, ECHO_SERVICE = 5201, 5202             # in the client's
+
+
+class Tunnel:
+    """A qtrp-server in a and a qtrp-client in b; iperf3 and an echo behind the client."""
+
+    def __init__(self, link, directory, **common):
+        self.link, self.directory = link, directory
+        token = secrets.token_hex(16)
+        common = {"log": {"level": "info"}, "stats": {"listen": f"127.0.0.1:{STATS}"}, **common}
+        server = common | {"bind": f"{link.address('a')}:{TUNNEL}", "auth": {"tokens": [token]}, "state_dir": str(directory / "s")}
+        client = common | {"server": f"{link.address('a')}:{TUNNEL}", "token": token, "state_dir": str(directory / "c"), "proxies": [
+            {"remote_port": BULK, "local_addr": f"127.0.0.1:{BULK_SERVICE}"},
+            {"remote_port": ECHO, "local_addr": f"127.0.0.1:{ECHO_SERVICE}"}]}
+        for name, side, config in (("server", "a", server), ("client", "b", client)):
+            file = directory / f"{name}.yaml"
+            file.write_text(json.dumps(config))
+            file.chmod(0o600)
+            with open(directory / f"{name}.log", "wb") as log:
+                link.popen(side, [BIN / f"qtrp-{name}", "-c", file], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        link.popen("b", ["iperf3", "-s", "-p", BULK_SERVICE], stdout=subprocess.DEVNULL)
+        echo_service(link, "b", ECHO_SERVICE)
+        for side, port in (("b", BULK_SERVICE), ("a", BULK), ("a", ECHO)):
+            link.wait_listening(side, port, timeout=30)
+
+    def log(self, name):
+        return (self.directory / f"{name}.log").read_text()
+
+    def stats(self, side):
+        with self.link.inside(side), urllib.request.urlopen(f"http://127.0.0.1:{STATS}/stats", timeout=5) as answer:
+            return json.load(answer)
+
+    def download(self, seconds, ramp=4):
+        argv = ["iperf3", "-c", self.link.address("a"), "-p", BULK, "-R", "-J", "-O", ramp, "-t", seconds]
+        done = self.link.run("a", argv, timeout=seconds + ramp + 60)
+        return json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"] / 1e6
+
+    def messages(self, seconds):
+        return message_times(self.link, "a", self.link.address("a"), ECHO, seconds)
+
+
+@pytest.mark.parametrize("crypto", ["tls", "none"])
+def test_brutal_carries_a_download_over_a_lossy_link(tmp_path, crypto):
+    with TestLink(delay="50ms", rate="200M", queue="100ms", loss=5) as link:
+        tunnel = Tunnel(link, tmp_path, transport="epoll", crypto=crypto, brutal={"enabled": True, "target_mbps": 100})
+        assert tunnel.download(6) > 60
+        assert "congestion control: brutal (" in tunnel.log("client")
+        shown = json.dumps(tunnel.stats("b"))
+        assert '"brutal (' in shown
+
+
+def test_a_small_message_does_not_wait_behind_a_paced_download(tmp_path):
+    with TestLink(delay="20ms", rate="100M", queue="100ms") as link:
+        tunnel = Tunnel(link, tmp_path, transport="epoll", crypto="tls", brutal={"enabled": True, "target_mbps": 70})
+        idle = tunnel.messages(2)
+        loaded = []
+        pinger = threading.Thread(target=lambda: loaded.extend(tunnel.messages(6)))
+        pinger.start()
+        assert tunnel.download(4, ramp=2) > 40
+        pinger.join()
+        assert len(loaded) > 20
+        assert statistics.median(loaded) < 1.5 * statistics.median(idle)
+
+
+def test_it_outlives_a_stalled_and_a_broken_link(tmp_path):
+    with TestLink(delay="10ms", rate="100M") as link:
+        tunnel = Tunnel(link, tmp_path, keepalive={"interval": "1s"})
+        assert tunnel.messages(0.5)
+        link.command("stall")
+        time.sleep(1)  # the outage itself
+        link.command("up")
+        assert tunnel.messages(0.5)
+        assert "connection lost" not in tunnel.log("client")
+        link.command("down")
+        deadline = time.monotonic() + 30
+        while "connection lost" not in tunnel.log("client") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert "connection lost" in tunnel.log("client")
+        link.command("up")
+        while time.monotonic() < deadline + 30:
+            try:
+                assert tunnel.messages(0.3)
+                return
+            except OSError:
+                time.sleep(0.2)
+        raise AssertionError(tunnel.log("client"))
