@@ -2,6 +2,7 @@
 // codes.
 #pragma once
 
+#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>

@@ -1,5 +1,7 @@
 #include "client/link.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "qtrp/base/log.h"

@@ -1,5 +1,6 @@
 // Files to ServerConfig and ClientConfig: the two tables of keys at the root, and what makes a file of each kind
 // complete.
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -264,23 +265,17 @@ Loaded<Config> load(const std::filesystem::path& file, Fill fill) {
 
 std::string_view to_string(Transport value) {
   switch (value) {
-    case Transport::net:
-      return "net";
-    case Transport::epoll:
-      return "epoll";
-    case Transport::quic:
-      return "quic";
+    case Transport::net: return "net";
+    case Transport::epoll: return "epoll";
+    case Transport::quic: return "quic";
   }
   return "?";
 }
 std::string_view to_string(Crypto value) {
   switch (value) {
-    case Crypto::tls:
-      return "tls";
-    case Crypto::chacha20:
-      return "chacha20";
-    case Crypto::none:
-      return "none";
+    case Crypto::tls: return "tls";
+    case Crypto::chacha20: return "chacha20";
+    case Crypto::none: return "none";
   }
   return "?";
 }
@@ -290,12 +285,9 @@ std::string_view to_string(Mux value) {
 
 bool available(Transport value) {
   switch (value) {
-    case Transport::net:
-      return true;
-    case Transport::epoll:
-      return QTRP_HAVE_EPOLL != 0;
-    case Transport::quic:
-      return QTRP_HAVE_QUIC != 0;
+    case Transport::net: return true;
+    case Transport::epoll: return QTRP_HAVE_EPOLL != 0;
+    case Transport::quic: return QTRP_HAVE_QUIC != 0;
   }
   return false;
 }

@@ -1,4 +1,6 @@
 // The client's list of proxies: ranges unfolded into one Proxy a port, names filled in, doubles refused.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <map>

@@ -1,6 +1,7 @@
 // The keys that both daemons share, what their values may be, and the rules between them.
 #include "schema.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 

@@ -3,6 +3,7 @@
 //   then both: length (2) | ciphertext (0 to 65519) | tag (16); an empty record is the goodbye
 #include "qtrp/crypto/noise.h"
 
+#include <fmt/format.h>
 #include <sodium.h>
 
 #include "crypto/foreign.h"

@@ -1,6 +1,7 @@
 // The TLS layer of a tunnel. OpenSSL does the whole handshake, through a BIO that reads from the span given to open()
 // and writes to our output. It reads record by record and never ahead, so that what follows the handshake stays in our
 // buffer; from then on records go from the caller's memory to ours, or back, in the cipher's one pass.
+#include <fmt/format.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 

@@ -1,6 +1,7 @@
 // What all tunnels of a daemon share: OpenSSL's SSL_CTX with our choices, the server's certificate, the client's
 // checks.
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>

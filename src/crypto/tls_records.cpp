@@ -1,6 +1,7 @@
 // TLS 1.3 record protection on OpenSSL's EVP, contexts kept.
 #include "crypto/tls_records.h"
 
+#include <fmt/format.h>
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/kdf.h>

@@ -1,4 +1,5 @@
 // The server's certificate: the user's own, or ECDSA P-256 made on first start and kept.
+#include <fmt/format.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>

@@ -1,4 +1,5 @@
 // Public-key pins as text, hexadecimal, and random bytes.
+#include <fmt/format.h>
 #include <sodium.h>
 
 #include "qtrp/identity/identity.h"

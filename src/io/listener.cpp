@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 

@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <netdb.h>
 
 #include <condition_variable>

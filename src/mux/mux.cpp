@@ -1,6 +1,8 @@
 // The multiplexer's public face, the streams' lives, limits and timers. Parsing is in receive.cpp, writing in send.cpp.
 #include "qtrp/mux/mux.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -21,12 +23,9 @@ constexpr Duration kYieldAfter = std::chrono::seconds(1);
 
 std::string_view to_string(Protocol protocol) {
   switch (protocol) {
-    case Protocol::smux2:
-      return "smux";
-    case Protocol::smux1:
-      return "smux1";
-    case Protocol::yamux:
-      return "yamux";
+    case Protocol::smux2: return "smux";
+    case Protocol::smux1: return "smux1";
+    case Protocol::yamux: return "yamux";
   }
   return "unknown";
 }

@@ -1,6 +1,8 @@
 // Frames in, events out: the parser over the caller's bytes, and what each frame means in each state. Every rule that a
 // peer can break ends here in one of three ways: ignored, the stream reset, or the session failed
 // (docs/protocol-mux.md, "What a peer can do wrong").
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -95,17 +97,12 @@ Stream* Mux::State::known(std::uint32_t id) {
 std::optional<Event> Mux::State::on_frame() {
   ++counters.frames_in;
   switch (frame.type) {
-    case Frame::Type::bad:
-      fail(ErrorKind::protocol, frame.error);
-      return std::nullopt;
+    case Frame::Type::bad: fail(ErrorKind::protocol, frame.error); return std::nullopt;
     case Frame::Type::ping:
     case Frame::Type::pong:
     case Frame::Type::nop:
-    case Frame::Type::leave:
-      on_session_frame();
-      return std::nullopt;
-    default:
-      break;
+    case Frame::Type::leave: on_session_frame(); return std::nullopt;
+    default: break;
   }
   Stream* const stream = frame.open ? on_open() : known(frame.stream);
   if (closed) return std::nullopt;
@@ -123,17 +120,10 @@ std::optional<Event> Mux::State::on_frame() {
     case Frame::Type::data:
       if (!on_data(*stream)) return std::nullopt;
       break;
-    case Frame::Type::limit:
-      on_limit(*stream);
-      break;
-    case Frame::Type::credit:
-      on_credit(*stream);
-      break;
-    case Frame::Type::yield:
-      flow.yielded(*stream, frame.value);
-      break;
-    default:
-      break;
+    case Frame::Type::limit: on_limit(*stream); break;
+    case Frame::Type::credit: on_credit(*stream); break;
+    case Frame::Type::yield: flow.yielded(*stream, frame.value); break;
+    default: break;
   }
   // A second FIN is common (xtaci/smux sends one for CloseWrite and one for Close) and says nothing new.
   body_finish = frame.finish && !stream->finish_received;
@@ -276,8 +266,7 @@ void Mux::State::on_session_frame() {
       peer_left = true;
       check_left();
       break;
-    default:
-      break;
+    default: break;
   }
 }
 

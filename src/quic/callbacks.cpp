@@ -1,4 +1,5 @@
 // What ngtcp2 calls while a datagram is read. Nothing here calls the session's owner: events are queued.
+#include <fmt/format.h>
 #include <gnutls/crypto.h>
 
 #include "connection.h"

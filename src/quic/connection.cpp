@@ -1,6 +1,7 @@
 // Making a connection, feeding it datagrams and time, and ending it.
 #include "connection.h"
 
+#include <fmt/format.h>
 #include <gnutls/crypto.h>
 
 #include <algorithm>

@@ -2,6 +2,7 @@
 // local address.
 #include "dialer.h"
 
+#include <fmt/format.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>

@@ -2,6 +2,8 @@
 // (nghttp3's own limit is set to it), one answer a stream, bodies of requests are dropped.
 #include "http3.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace qtrp::quic {

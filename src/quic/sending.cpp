@@ -1,5 +1,7 @@
 // Packets out of streams: whose turn it is, how much may leave now (congestion window, flow control, pacing), and how
 // packets are put together. Bytes are pulled from a stream's source only when they can leave at once.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "connection.h"

@@ -1,5 +1,6 @@
 // What a visitor's request is answered with: a file of the masquerade directory, the stats, or 404.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>

@@ -2,6 +2,7 @@
 // full handshake).
 #include "tls.h"
 
+#include <fmt/format.h>
 #include <gnutls/abstract.h>
 #include <gnutls/crypto.h>
 #include <gnutls/x509.h>

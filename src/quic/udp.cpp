@@ -1,6 +1,7 @@
 // recvmmsg and sendmmsg with the ancillary data that QUIC wants. References: udp(7), ip(7), ipv6(7).
 #include "udp.h"
 
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>

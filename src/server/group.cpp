@@ -1,5 +1,7 @@
 #include "server/group.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 

@@ -1,5 +1,7 @@
 #include "server/peer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "qtrp/base/log.h"

@@ -1,5 +1,6 @@
 #include "qtrp/server/server.h"
 
+#include <fmt/format.h>
 #include <netdb.h>
 #include <signal.h>
 

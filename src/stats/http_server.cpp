@@ -1,6 +1,7 @@
 // The HTTP endpoint over Boost.Beast: one thread, one io_context, callbacks. Nothing here is on the data path.
 #include "qtrp/stats/http_server.h"
 
+#include <fmt/format.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <signal.h>

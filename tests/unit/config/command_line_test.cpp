@@ -1,4 +1,5 @@
 // The executables' command line as a user meets it: exit codes, what goes to which stream. Nothing is opened by these.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>

@@ -1,4 +1,6 @@
 // docs/configuration.md is the full truth: every key that is accepted stands in it, and every example in it loads.
+#include <fmt/format.h>
+
 #include <fstream>
 #include <iterator>
 #include <regex>

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "texts.h"
 
 namespace qtrp::config {
