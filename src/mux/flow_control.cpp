@@ -102,10 +102,10 @@ std::uint64_t FlowControl::target(const Stream& stream, std::size_t streams) con
   if (!following_) return stream.window;
   const std::uint64_t least = std::min<std::uint64_t>(initial_, std::max(bound_ / (4 * (streams + 1)), kLeastTarget));
   const std::uint64_t wanted = std::min<std::uint64_t>(stream.window, std::max(share(room()), least));
-  const std::uint64_t others = reserved_ - excess(stream);
-  std::uint64_t spare = share(bound_) > others ? share(bound_) - others : 0;
-  // yamux has no frame to give unused credit back with, so idle streams may not keep the others from theirs.
-  if (protocol_ == Protocol::yamux) spare = std::max(spare, share(bound_) / 4);
+  // Up to half of the bound is kept for the initial windows that every stream has anyway.
+  const std::uint64_t kept = std::min<std::uint64_t>(streams * std::uint64_t{initial_}, bound_ / 2);
+  const std::uint64_t claimed = kept + reserved_ - excess(stream);
+  const std::uint64_t spare = share(bound_) > claimed ? share(bound_) - claimed : 0;
   return std::min(wanted, initial_ + spare);
 }
 
@@ -122,6 +122,8 @@ bool FlowControl::worth_update(const Stream& stream, std::size_t streams) const 
 
 void FlowControl::granted(Stream& stream, std::uint64_t limit) {
   reserved_ -= excess(stream);
+  // yamux counts in differences: what crossed with a yield stays in the peer's hands.
+  if (protocol_ == Protocol::yamux) stream.highest_limit += limit - stream.limit;
   stream.limit = limit;
   reserved_ += excess(stream);
   stream.highest_limit = std::max(stream.highest_limit, limit);

@@ -71,11 +71,17 @@ namespace yamux {
 constexpr std::size_t kHeader = 12;
 constexpr std::uint32_t kInitialWindow = 262144;
 constexpr std::size_t kBacklog = 256;  ///< opens that may be unacknowledged (the library's AcceptBacklog)
-enum Type : std::uint8_t { kData = 0, kWindowUpdate = 1, kPing = 2, kGoAway = 3 };
+enum Type : std::uint8_t {
+  kData = 0,
+  kWindowUpdate = 1,
+  kPing = 2,
+  kGoAway = 3,
+  kYield = 0x20,  // between our own ends, after negotiation; the length says what is kept
+};
 enum Flag : std::uint16_t { kSyn = 1, kAck = 2, kFin = 4, kRst = 8 };
 enum Reason : std::uint32_t { kNormal = 0, kProtocolError = 1, kInternalError = 2 };
 
-Frame decode(const std::byte* header);
+Frame decode(const std::byte* header, bool extensions);
 std::size_t encode(const Frame& frame, std::byte* to);
 
 }  // namespace yamux
@@ -90,7 +96,8 @@ class Codec {
     return protocol_ == Protocol::yamux ? yamux::kHeader : smux::header_size(header, extensions_);
   }
   Frame decode(const std::byte* header) const {
-    return protocol_ == Protocol::yamux ? yamux::decode(header) : smux::decode(header, version(), extensions_);
+    return protocol_ == Protocol::yamux ? yamux::decode(header, extensions_)
+                                        : smux::decode(header, version(), extensions_);
   }
   std::size_t encode(const Frame& frame, std::byte* to, bool large = false) const {
     return protocol_ == Protocol::yamux ? yamux::encode(frame, to) : smux::encode(frame, version(), large, to);

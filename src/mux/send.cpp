@@ -145,7 +145,7 @@ void Mux::State::settle(Stream& stream, Produced::Status status, session::ResetC
     case Produced::Status::would_block:
       stream.ready = false;
       scheduler.remove(stream);
-      if (extended && options.protocol == Protocol::smux2 && !stream.yielding &&
+      if (extended && options.protocol != Protocol::smux1 && !stream.yielding &&
           stream.send_window() / 2 > peer_initial()) {
         stream.yielding = true;
         idle_credit.push_back(stream.id);

@@ -15,14 +15,11 @@ Frame bad(const char* error) {
 
 std::size_t header_size(const std::byte* header, bool extensions) {
   switch (std::to_integer<std::uint8_t>(header[1])) {
-    case kUpd:
-      return kHeader + 8;
+    case kUpd: return kHeader + 8;
     case kRst:
     case kLarge:
-    case kYield:
-      return extensions ? kHeader + 4 : kHeader;
-    default:
-      return kHeader;
+    case kYield: return extensions ? kHeader + 4 : kHeader;
+    default: return kHeader;
   }
 }
 
@@ -56,8 +53,7 @@ Frame decode(const std::byte* header, std::uint8_t version, bool extensions) {
       frame.value = load_le<std::uint32_t>(header + 8);
       frame.second = load_le<std::uint32_t>(header + 12);
       return frame;
-    default:
-      break;
+    default: break;
   }
   if (!extensions || (command != kRst && command != kLarge && command != kYield)) return bad("unknown smux command");
   if (length != 4) return bad("extended smux command of a wrong length");

@@ -13,7 +13,7 @@ Frame bad(const char* error) {
 
 }  // namespace
 
-Frame decode(const std::byte* header) {
+Frame decode(const std::byte* header, bool extensions) {
   if (std::to_integer<std::uint8_t>(header[0]) != 0) return bad("wrong yamux version");
   const auto flags = load_be<std::uint16_t>(header + 2);
   const auto length = load_be<std::uint32_t>(header + 8);
@@ -42,8 +42,13 @@ Frame decode(const std::byte* header) {
       frame.open = frame.accept = false;
       frame.value = length;
       return frame;
-    default:
-      return bad("unknown yamux type");
+    case kYield:
+      if (!extensions) return bad("unknown yamux type");
+      frame.type = Frame::Type::yield;
+      frame.open = frame.accept = false;
+      frame.value = length;
+      return frame;
+    default: return bad("unknown yamux type");
   }
   frame.finish = (flags & kFin) != 0;
   frame.reset = (flags & kRst) != 0;
@@ -68,11 +73,9 @@ std::size_t encode(const Frame& frame, std::byte* to) {
       type = kPing;
       flags = kAck;
       break;
-    case Frame::Type::leave:
-      type = kGoAway;
-      break;
-    default:
-      break;
+    case Frame::Type::leave: type = kGoAway; break;
+    case Frame::Type::yield: type = kYield; break;
+    default: break;
   }
   to[0] = std::byte{0};
   to[1] = std::byte{type};

@@ -122,7 +122,7 @@ void Connection::drain() {
         if (talk == talks.end()) break;
         talk->second->finish();
         mux.ready(stream);
-        check(stream);
+        if (judge) check(stream);
         break;
       case EventKind::reset:
         resets[stream] = event->code;

@@ -40,6 +40,7 @@ class Connection {
   std::map<session::StreamId, session::ResetCode> resets;
   std::size_t completed = 0;  ///< conversations that ended as they should
   std::size_t broken = 0;
+  bool judge = true;  ///< a peer that ends before it said all breaks the conversation
   bool closed = false;
   Error error;
   std::function<void(session::StreamId)> on_opened;          ///< instead of attaching a conversation

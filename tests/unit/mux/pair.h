@@ -166,16 +166,13 @@ class End {
         streams[event.stream].code = event.code;
         streams[event.stream].unmoved = 0;
         break;
-      case EventKind::can_open:
-        ++can_open;
-        break;
+      case EventKind::can_open: ++can_open; break;
       case EventKind::closed:
         EXPECT_FALSE(closed) << "closed twice";
         closed = true;
         error = *event.error;
         break;
-      default:
-        ADD_FAILURE() << "unexpected event";
+      default: ADD_FAILURE() << "unexpected event";
     }
   }
 
