@@ -2,9 +2,13 @@
 // (streams' lives, timers, limits).
 #pragma once
 
+#include <fmt/format.h>
+
 #include <array>
+#include <cstring>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mux/flow_control.h"
