@@ -21,7 +21,7 @@ class Pair {
   }
 
   void open(int end, std::uint64_t size, std::uint64_t answer) {
-    if (opened_++ >= 64) return;
+    if (opened_++ >= 16) return;
     ends_[1 - end].answer = answer;
     auto text = std::make_unique<Text>(0, size);
     const auto id = ends_[end].mux.open(*text, &ends_[end]);
@@ -163,7 +163,7 @@ void run(Script script) {
     const auto action = script.byte();
     const int end = action & 1;
     switch (action >> 1 & 15) {
-      case 0: pair.open(end, script.word() * 4, script.word() & ~1U); break;
+      case 0: pair.open(end, script.word() / 2, script.word() / 8 & ~1U); break;
       case 1: pair.open(end, script.byte(), script.byte() & ~1U); break;
       case 2:
       case 3: pair.produce(end, 16 + script.byte()); break;
