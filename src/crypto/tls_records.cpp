@@ -7,6 +7,8 @@
 #include <openssl/kdf.h>
 #include <openssl/params.h>
 
+#include <vector>
+
 namespace qtrp::crypto {
 namespace {
 
