@@ -2,6 +2,7 @@
 #include "outbound.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace qtrp::quic {
 
