@@ -18,8 +18,8 @@ struct Sources {
   std::function<bool()> ready;         ///< for /readyz; none: ready from the start
 };
 
-/// Starts the endpoint; null if the configuration turned it off. Paths: /stats, /metrics, /healthz, /readyz,
-/// /api/clients, /api/proxies, /api/tunnels.
+/// Starts the endpoint; null if the configuration turned it off. Paths: / (the dashboard), /stats, /metrics, /healthz,
+/// /readyz, /api/clients, /api/proxies, /api/tunnels, /api/history.
 Result<std::unique_ptr<HttpServer>> start_endpoint(const config::Stats& config, Sources sources);
 
 }  // namespace qtrp::stats

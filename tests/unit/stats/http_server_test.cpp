@@ -289,6 +289,32 @@ TEST(StatsEndpoint, ServesTheFiguresOfItsSources) {
   EXPECT_THAT(get("/readyz"), StartsWith("HTTP/1.1 200 "));
 }
 
+TEST(StatsEndpoint, ServesADashboardThatNeedsNothingFromOutside) {
+  config::Stats config;
+  config.listen = {"127.0.0.1", 0};
+  config.token = "the-right-token";
+  auto endpoint = start_endpoint(config, {.snapshot = sample, .totals = [] { return Totals{}; }, .ready = {}});
+  ASSERT_TRUE(endpoint) << endpoint.error().message;
+  const auto get = [&](std::string_view path) {
+    return ask(**endpoint, fmt::format("GET {} HTTP/1.1\r\nHost: stats.example.com\r\n\r\n", path));
+  };
+  const std::string page = get("/");
+  EXPECT_THAT(page, StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(page, HasSubstr("Content-Type: text/html; charset=utf-8\r\n"));
+  EXPECT_THAT(page, HasSubstr("Content-Security-Policy: default-src 'none'; script-src 'self'"));
+  EXPECT_TRUE(page.ends_with("</html>\n"));
+  for (const char* path : {"/", "/dashboard.css", "/dashboard.js"}) {
+    const std::string file = get(path);
+    EXPECT_THAT(file, StartsWith("HTTP/1.1 200 ")) << path;
+    EXPECT_EQ(file.find("//", file.find("\r\n\r\n")) != std::string::npos && file.find("://") != std::string::npos,
+              false)
+        << path;
+    EXPECT_EQ(file.find("innerHTML"), std::string::npos) << "names of peers must only become text";
+  }
+  for (const char* path : {"/stats", "/api/history", "/metrics", "/api/clients"})
+    EXPECT_THAT(get(path), StartsWith("HTTP/1.1 401 ")) << path << ": the figures still need the token";
+}
+
 TEST(StatsEndpoint, IsNotThereWhenTurnedOff) {
   config::Stats config;
   config.enabled = false;
