@@ -124,11 +124,12 @@ def test_a_reset_of_the_user_in_the_middle_of_an_upload(lab, cipher):
     seen = []
 
     def service(connection):
-        receive_exactly(connection, 1000)
+        connection.sendall(b"go")
         seen.append(outcome_of(connection))
 
     _, _, port = lab.tunnel(lab.service(service), crypto=cipher)
     user = connect(port)
+    receive_exactly(user, 2)  # or the reset might come before the server has accepted the connection
     user.sendall(body(MB))
     reset(user)
     wait_until(lambda: seen, "the service to see the end")
@@ -152,10 +153,11 @@ def endless(connection):
 @pytest.mark.parametrize("victim", ["client", "server"])
 def test_a_tunnel_killed_in_the_middle_resets_what_it_carried(lab, cipher, victim):
     """A download whose tunnel dies must not look complete: the side that is left resets its connection."""
-    seen = []
+    seen, running = [], threading.Event()
 
     def upload(connection):
         receive_exactly(connection, 100_000)
+        running.set()
         seen.append(outcome_of(connection))
 
     server, client, down_port, up_port = lab.tunnel(lab.service(endless), lab.service(upload), crypto=cipher)
@@ -163,7 +165,7 @@ def test_a_tunnel_killed_in_the_middle_resets_what_it_carried(lab, cipher, victi
         receive_exactly(down, 100_000)
         sender = threading.Thread(target=endless, args=(up,), daemon=True)
         sender.start()
-        wait_until(lambda: server.stats()["bytes_in"] >= 100_000, "the upload to run")
+        assert running.wait(20 * SLOW)
         {"client": client, "server": server}[victim].kill()
         if victim == "client":
             assert outcome_of(down) == "reset"
