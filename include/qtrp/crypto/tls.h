@@ -1,5 +1,6 @@
-// TLS 1.3 record layer: OpenSSL's handshake through a BIO on our own buffers, then records by OpenSSL's AEADs without its
-// copies. One TlsContext a daemon (thread-safe to use, not to change), one RecordLayer a tunnel, which may outlive it.
+// TLS 1.3 record layer: OpenSSL's handshake through a BIO on our own buffers, then records by OpenSSL's AEADs without
+// its copies. One TlsContext a daemon (thread-safe to use, not to change), one RecordLayer a tunnel, which may outlive
+// it.
 #pragma once
 
 #include <memory>

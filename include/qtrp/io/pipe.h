@@ -23,7 +23,7 @@ class Pipe {
   int write_end() const { return write_.get(); }
   std::size_t capacity() const {
     return capacity_;
-  }                        ///< bytes, in whole pages; payload in larger fragments may exceed it
+  }  ///< bytes, in whole pages; payload in larger fragments may exceed it
   std::size_t filled = 0;  ///< bytes in it now; kept by the user
   /// Reads what is in it, at most into.size() bytes; returns them. For what could not be spliced on.
   MutableBytes drain(MutableBytes into);
