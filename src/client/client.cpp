@@ -85,9 +85,9 @@ class Client {
   void serve() {
     signals_.wait();
     log::info("shutting down: no new connections, running ones have {} ms", config_.shutdown_grace.count());
-    on_each([this](Link& link) { link.drain([this] { arrived(); }); });
+    on_each([](Link& link, const Arrived& arrived) { link.drain(arrived); });
     if (!wait_for_all(config_.shutdown_grace)) return;
-    on_each([this](Link& link) { link.close([this] { arrived(); }); });
+    on_each([](Link& link, const Arrived& arrived) { link.close(arrived); });
     wait_for_all(std::chrono::milliseconds(1500));
   }
 
@@ -101,21 +101,23 @@ class Client {
   }
 
  private:
-  void on_each(const std::function<void(Link&)>& work) {
-    waiting_ = config_.tunnels;
+  using Arrived = std::function<void()>;
+  // Each link answers once; a late answer to an earlier question counts for that one only.
+  void on_each(const std::function<void(Link&, const Arrived&)>& work) {
+    waiting_ = std::make_shared<std::atomic<std::size_t>>(config_.tunnels);
+    const Arrived arrived = [this, waiting = waiting_] {
+      if (--*waiting == 0) signals_.notify();
+    };
     for (auto& worker : workers_) {
-      worker->loop->post([w = worker.get(), work] {
-        for (auto& link : w->links) work(*link);
+      worker->loop->post([w = worker.get(), work, arrived] {
+        for (auto& link : w->links) work(*link, arrived);
       });
     }
-  }
-  void arrived() {
-    if (--waiting_ == 0) signals_.notify();
   }
   // False when a second signal came.
   bool wait_for_all(Duration limit) {
     const TimePoint deadline = Clock::now() + limit;
-    while (waiting_ > 0) {
+    while (*waiting_ > 0) {
       const int what = signals_.wait(std::max(Duration::zero(), deadline - Clock::now()));
       if (what == Signals::kTimeout) break;
       if (what != Signals::kNotified) return false;
@@ -125,11 +127,11 @@ class Client {
 
   const config::ClientConfig& config_;
   Signals& signals_;
-  Shared shared_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  Shared shared_;                   // its resolvers end before the loops that they answer on
   std::vector<LinksOfLoop> loops_;  // the same, for the figures
   std::unique_ptr<stats::HttpServer> endpoint_;
-  std::atomic<std::size_t> waiting_{0};
+  std::shared_ptr<std::atomic<std::size_t>> waiting_;
 };
 
 }  // namespace

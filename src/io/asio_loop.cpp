@@ -66,7 +66,6 @@ class AsioWatch final : public Watch {
 class AsioLoop final : public Loop {
  public:
   AsioLoop() : context_(1), work_(asio::make_work_guard(context_)), timer_(context_) {}
-  ~AsioLoop() override { bury_all(); }
 
   void run() override {
     while (!stopped_.load(std::memory_order_acquire)) {

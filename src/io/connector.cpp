@@ -132,6 +132,8 @@ Connector::Connector(Loop& loop, std::vector<Endpoint> addresses, Options option
 Connector::~Connector() {
   if (!state_) return;
   state_->over = true;
+  state_->deadline.cancel();
+  state_->next_attempt.cancel();
   Loop& loop = state_->loop;
   for (auto& attempt : state_->attempts) attempt->watch.reset();
   loop.destroy_later(std::move(state_));

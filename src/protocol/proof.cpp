@@ -62,6 +62,12 @@ bool equal(const Mac& a, const Mac& b) {
   return sodium_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
+std::int64_t clock_difference(std::int64_t theirs, std::int64_t ours) {
+  std::int64_t difference = 0;
+  if (__builtin_sub_overflow(theirs, ours, &difference)) return theirs < ours ? -INT64_MAX : INT64_MAX;
+  return std::max(difference, -INT64_MAX);
+}
+
 bool NonceMemory::first_time(const Nonce& nonce, TimePoint now) {
   while (!order_.empty() && order_.front().first <= now) {
     seen_.erase(order_.front().second);
@@ -80,8 +86,12 @@ unsigned FailureDelay::decayed(const Entry& entry, TimePoint now) {
 }
 
 Duration FailureDelay::failed(const std::string& address, TimePoint now) {
-  if (addresses_.size() >= kMostAddresses) {
-    std::erase_if(addresses_, [&](const auto& item) { return decayed(item.second, now) == 0; });
+  if (addresses_.size() >= kMostAddresses && !addresses_.contains(address)) {
+    // Now and then only: somebody with a whole network of addresses must not make every failure walk through all.
+    if (now - swept_ >= std::chrono::seconds(20)) {
+      swept_ = now;
+      std::erase_if(addresses_, [&](const auto& item) { return decayed(item.second, now) == 0; });
+    }
     if (addresses_.size() >= kMostAddresses) addresses_.erase(addresses_.begin());
   }
   Entry& entry = addresses_[address];

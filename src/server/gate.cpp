@@ -28,10 +28,10 @@ Gate::Verdict Gate::check(const Attempt& attempt, TimePoint now, std::int64_t wa
     verdict.reason = "wrong token, or somebody in between";
   } else if (auto body = protocol::decode_auth_body(attempt.body); !body) {
     verdict.reason = body.error().message;
-  } else if (attempt.channel_binding.empty() &&
-             std::abs(wall_ms - body->timestamp) > std::chrono::milliseconds(protocol::kClockTolerance).count()) {
+  } else if (attempt.channel_binding.empty() && std::abs(protocol::clock_difference(body->timestamp, wall_ms)) >
+                                                    std::chrono::milliseconds(protocol::kClockTolerance).count()) {
     verdict.reason = fmt::format("its clock differs from ours by {} s; with crypto: none both must agree to 5 minutes",
-                                 (body->timestamp - wall_ms) / 1000);
+                                 protocol::clock_difference(body->timestamp, wall_ms) / 1000);
   } else if (attempt.channel_binding.empty() && !nonces_.first_time(body->nonce, now)) {
     verdict.reason = "replayed: this very message was used before";
   } else {

@@ -98,6 +98,7 @@ void Peer::on_events() {
 // --- who is it ---
 
 void Peer::on_message(protocol::Message message) {
+  if (state_ == State::ended) return;  // what stood behind the message that ended it
   if (state_ == State::waiting) {
     if (const auto* auth = std::get_if<protocol::Auth>(&message)) return authenticate(*auth);
     return ended(Error{ErrorKind::protocol, "its first message is not Auth"});
@@ -138,11 +139,12 @@ void Peer::authenticate(const protocol::Auth& auth) {
   client_hmac_ = auth.hmac;
   token_ = std::move(verdict.token);
   control_->pause();
-  worker_.shared().registry.join(client_, token_, member_, [member = member_](std::shared_ptr<Group> group) {
+  Registry& registry = worker_.shared().registry;
+  registry.join(client_, token_, member_, [&registry, member = member_](std::shared_ptr<Group> group) {
     if (member->peer) {
       member->peer->joined(std::move(group));
     } else {
-      group->leave(member);  // ended meanwhile
+      registry.leave(group, member);  // ended meanwhile
     }
   });
 }
@@ -197,45 +199,61 @@ void Peer::hand_over(const std::shared_ptr<Member>& member, const std::shared_pt
 }
 
 void Peer::open_user(std::uint32_t proxy, io::Fd user, const io::Endpoint& from) {
-  auto& counters = proxy_counters_[proxy];
+  Waiting newcomer{proxy, std::move(user), from, loop_.now()};
+  if (backlog_.empty()) {
+    if (try_open(newcomer)) return;
+    log::warn("{}: grants no more streams now; users wait up to 10 s", label());
+  }
+  if (backlog_.size() < kMostBacklog) {
+    backlog_.push_back(std::move(newcomer));
+    return;
+  }
+  reset_socket(std::move(newcomer.user));
+  release_connection();
+}
+
+// False if the peer grants no stream now; a can_open event follows.
+bool Peer::try_open(Waiting& waiting) {
+  auto& counters = proxy_counters_[waiting.proxy];
   if (!counters) counters = std::make_unique<stats::Counters>();
-  auto relay = std::make_unique<UserRelay>(*this, proxy, relay::Meters{&worker_.totals(), counters.get()});
+  auto relay = std::make_unique<UserRelay>(*this, waiting.proxy, relay::Meters{&worker_.totals(), counters.get()});
   io::Endpoint to;
   socklen_t size = io::Endpoint::capacity();
-  if (::getsockname(user.get(), to.data(), &size) == 0) to.set_size(size);
+  if (::getsockname(waiting.user.get(), to.data(), &size) == 0) to.set_size(size);
   relay->set_prefix(protocol::encode(
-      protocol::NewConn{proxy, worker_.shared().next_connection.fetch_add(1, std::memory_order_relaxed),
-                        from.to_string(), to.to_string()}));
+      protocol::NewConn{waiting.proxy, worker_.shared().next_connection.fetch_add(1, std::memory_order_relaxed),
+                        waiting.from.to_string(), to.to_string()}));
   auto stream = session_->open(*relay, static_cast<session::StreamOwner*>(relay.get()));
   if (!stream) {
-    if (stream.error().kind == ErrorKind::limit && backlog_.size() < kMostBacklog) {
-      if (backlog_.empty()) log::warn("{}: grants no more streams now; users wait up to 10 s", label());
-      backlog_.push_back({proxy, std::move(user), from, loop_.now()});
-      return;
-    }
-    log::warn("{}: connection from {} refused: {}", label(), from.to_string(), stream.error().message);
-    reset_socket(std::move(user));
-    return release_connection();
+    if (stream.error().kind == ErrorKind::limit) return false;
+    log::warn("{}: connection from {} refused: {}", label(), waiting.from.to_string(), stream.error().message);
+    reset_socket(std::move(waiting.user));
+    release_connection();
+    return true;
   }
   relay->set_stream(*stream);
   worker_.totals().opened();
   counters->opened();
-  relay->connect(std::move(user));
-  relays_.emplace(relay.get(), std::move(relay));
+  UserRelay& added = *relay;
+  relays_.emplace(&added, std::move(relay));
+  added.connect(std::move(waiting.user));
+  return true;
 }
 
 void Peer::open_waiting() {
-  for (std::size_t n = backlog_.size(); n > 0 && state_ == State::running; --n) {
-    Waiting waiting = std::move(backlog_.front());
+  drop_stale();
+  while (!backlog_.empty() && state_ == State::running) {
+    if (!try_open(backlog_.front())) return;
     backlog_.pop_front();
-    if (loop_.now() - waiting.since > kBacklogLimit) {
-      reset_socket(std::move(waiting.user));
-      release_connection();
-      continue;
-    }
-    const std::size_t before = backlog_.size();
-    open_user(waiting.proxy, std::move(waiting.user), waiting.from);
-    if (backlog_.size() > before) return;  // still none
+  }
+}
+
+// Users who have waited too long for a stream.
+void Peer::drop_stale() {
+  while (!backlog_.empty() && loop_.now() - backlog_.front().since > kBacklogLimit) {
+    reset_socket(std::move(backlog_.front().user));
+    backlog_.pop_front();
+    release_connection();
   }
 }
 
@@ -267,11 +285,7 @@ void Peer::release_connection() {
 
 void Peer::keep_alive() {
   alive_timer_.start(worker_.shared().config.keepalive_interval, [this] {
-    while (!backlog_.empty() && loop_.now() - backlog_.front().since > kBacklogLimit) {
-      reset_socket(std::move(backlog_.front().user));
-      backlog_.pop_front();
-      release_connection();
-    }
+    drop_stale();
     if (session_->heard()) {
       unanswered_ = 0;
     } else if (unanswered_ >= kMostUnanswered) {

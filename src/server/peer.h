@@ -69,7 +69,9 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   void deny(const Error& reason, Duration delay);
   void joined(std::shared_ptr<Group> group);
   void open_user(std::uint32_t proxy, io::Fd user, const io::Endpoint& from);
+  bool try_open(Waiting& waiting);
   void open_waiting();
+  void drop_stale();
   void relay_ended(UserRelay& relay, relay::End end, session::ResetCode code);
   void release_connection();
   void keep_alive();
@@ -95,7 +97,6 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   std::unordered_map<std::uint32_t, std::unique_ptr<stats::Counters>> proxy_counters_;
   std::deque<Waiting> backlog_;
   unsigned unanswered_ = 0;
-  bool heard_for_probe_ = false;
   bool goodbye_ = false;
   std::function<void(bool)> probe_answer_;
 };

@@ -14,8 +14,6 @@
 #include "qtrp/stats/endpoint.h"
 #include "server/figures.h"
 #include "server/peer.h"
-#include "server/quic_listener.h"
-#include "server/stats_page.h"
 #include "server/worker.h"
 
 namespace qtrp::server {
@@ -63,16 +61,15 @@ class Server {
       auto loop = config_.transport == config::Transport::net ? io::make_asio_loop() : io::make_epoll_loop();
       workers_.push_back(std::make_unique<Worker>(shared_, std::move(loop)));
     }
-    if (config_.transport == config::Transport::quic && config_.quic.masquerade == "stats")
-      page_.emplace(config_.stats, [this] { return snapshot(shared_, workers_); }, [this] { return totals(workers_); });
-    auto at = listen();
-    if (!at) return std::unexpected(at.error());
+    auto listener = io::Listener::listen(
+        workers_.front()->loop(), bind_, [this](io::Fd fd, const io::Endpoint& from) { spread(std::move(fd), from); },
+        shared_.tcp->receive_buffer());
+    if (!listener) return std::unexpected(listener.error());
+    listener_ = std::move(*listener);
     for (auto& worker : workers_) worker->start();
-    if (page_) page_->start();
-    const bool quic = config_.transport == config::Transport::quic;
-    log::info("listening for tunnels on {} ({}, {}, {}, {} workers)", at->to_string(),
-              config::to_string(config_.transport), config::to_string(config_.crypto),
-              quic ? "quic" : config::to_string(config_.mux), workers_.size());
+    log::info("listening for tunnels on {} ({}, {}, {}, {} workers)", listener_->local().to_string(),
+              config::to_string(config_.transport), config::to_string(config_.crypto), config::to_string(config_.mux),
+              workers_.size());
     auto endpoint = stats::start_endpoint(config_.stats, {.snapshot = [this] { return snapshot(shared_, workers_); },
                                                           .totals = [this] { return totals(workers_); },
                                                           .ready = {}});
@@ -85,19 +82,18 @@ class Server {
   void serve() {
     signals_.wait();
     log::info("shutting down: no new connections, running ones have {} ms", config_.shutdown_grace.count());
-    on_each([this](Worker& worker) {
+    on_each([this](Worker& worker, const Arrived& arrived) {
       if (&worker == workers_.front().get()) listener_.reset();
-      worker.drain([this] { arrived(); });
+      worker.drain(arrived);
     });
     for (const auto& group : shared_.registry.groups()) group->close_listeners();
     if (!wait_for_all(config_.shutdown_grace)) return;
-    on_each([this](Worker& worker) { worker.close_all([this] { arrived(); }); });
+    on_each([](Worker& worker, const Arrived& arrived) { worker.close_all(arrived); });
     wait_for_all(std::chrono::milliseconds(1500));
   }
 
   void stop() {
     endpoint_.reset();  // it asks the loops
-    if (page_) page_->end();
     for (auto& worker : workers_) worker->loop().stop();
     for (auto& worker : workers_) worker->join();
     listener_.reset();
@@ -105,17 +101,6 @@ class Server {
   }
 
  private:
-  Result<io::Endpoint> listen() {
-    if (config_.transport == config::Transport::quic)
-      return listen_quic(workers_, bind_, config_, certificate_, page_ ? &*page_ : nullptr);
-    auto listener = io::Listener::listen(
-        workers_.front()->loop(), bind_, [this](io::Fd fd, const io::Endpoint& from) { spread(std::move(fd), from); },
-        shared_.tcp->receive_buffer());
-    if (!listener) return std::unexpected(listener.error());
-    listener_ = std::move(*listener);
-    return listener_->local();
-  }
-
   Result<void> make_crypto() {
     if (config_.crypto == config::Crypto::tls) {
       auto certificate = config_.tls.cert.empty()
@@ -126,7 +111,6 @@ class Server {
       if (!context) return std::unexpected(context.error());
       shared_.tls = std::move(*context);
       log::info("certificate pin {}", certificate->pin);
-      certificate_ = std::move(*certificate);
     } else if (config_.crypto == config::Crypto::chacha20) {
       auto keys = std::make_shared<std::vector<crypto::NoiseKey>>();
       if (!config_.chacha20_psk.empty()) {
@@ -146,17 +130,19 @@ class Server {
     worker.loop().post([&worker, fd = std::move(fd), from]() mutable { worker.adopt(std::move(fd), from); });
   }
 
-  void on_each(const std::function<void(Worker&)>& work) {
-    waiting_ = workers_.size();
-    for (auto& worker : workers_) worker->loop().post([&worker = *worker, work] { work(worker); });
-  }
-  void arrived() {
-    if (--waiting_ == 0) signals_.notify();
+  using Arrived = std::function<void()>;
+  // Each worker answers once; a late answer to an earlier question counts for that one only.
+  void on_each(const std::function<void(Worker&, const Arrived&)>& work) {
+    waiting_ = std::make_shared<std::atomic<std::size_t>>(workers_.size());
+    const Arrived arrived = [this, waiting = waiting_] {
+      if (--*waiting == 0) signals_.notify();
+    };
+    for (auto& worker : workers_) worker->loop().post([&worker = *worker, work, arrived] { work(worker, arrived); });
   }
   // False when a second signal came.
   bool wait_for_all(Duration limit) {
     const TimePoint deadline = Clock::now() + limit;
-    while (waiting_ > 0) {
+    while (*waiting_ > 0) {
       const int what = signals_.wait(std::max(Duration::zero(), deadline - Clock::now()));
       if (what == Signals::kTimeout) break;
       if (what != Signals::kNotified) return false;
@@ -167,14 +153,12 @@ class Server {
   const config::ServerConfig& config_;
   Signals& signals_;
   const io::Endpoint bind_;
-  identity::Certificate certificate_;
   Shared shared_;
-  std::optional<StatsPage> page_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<io::Listener> listener_;
   std::unique_ptr<stats::HttpServer> endpoint_;
   std::size_t next_worker_ = 0;
-  std::atomic<std::size_t> waiting_{0};
+  std::shared_ptr<std::atomic<std::size_t>> waiting_;
 };
 
 }  // namespace

@@ -12,13 +12,17 @@ void ControlChannel::send(const protocol::Message& message) {
   if (out_.size() - out_sent_ + bytes.size() > kMostQueued) {
     return failed(Error{ErrorKind::limit, "the peer does not read its control messages"});
   }
+  if (out_sent_ > kMostQueued) {  // a peer that always leaves a little unread must not make what it has read stay
+    out_.erase(out_.begin(), out_.begin() + static_cast<std::ptrdiff_t>(out_sent_));
+    out_sent_ = 0;
+  }
   out_.insert(out_.end(), bytes.begin(), bytes.end());
   session_.ready(stream_);
 }
 
 session::Produced ControlChannel::produce(MutableBytes into) {
   const std::size_t n = std::min(into.size(), out_.size() - out_sent_);
-  std::memcpy(into.data(), out_.data() + out_sent_, n);
+  if (n > 0) std::memcpy(into.data(), out_.data() + out_sent_, n);
   out_sent_ += n;
   if (out_sent_ < out_.size()) return {n, session::Produced::Status::more, {}};
   std::vector<std::byte>().swap(out_);

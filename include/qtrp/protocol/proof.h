@@ -23,6 +23,8 @@ Mac server_proof(std::string_view token, Bytes channel_binding, Bytes client_pre
 bool equal(const Mac& a, const Mac& b);
 
 inline constexpr std::chrono::minutes kClockTolerance{5};  ///< without a channel binding, both ways
+/// `theirs` - `ours` in ms. Saturates at +-INT64_MAX: theirs is only the peer's word.
+std::int64_t clock_difference(std::int64_t theirs, std::int64_t ours);
 
 /// Remembers nonces for twice the tolerance, so that a recorded Auth cannot be used again.
 class NonceMemory {
@@ -39,13 +41,14 @@ class NonceMemory {
 
 /// How long to make an address wait for its `denied`: nothing for the first three failures in a minute, then 1 s, 2 s,
 /// 4 s, 8 s at most. A right proof is never delayed, and clears nothing: others behind the same address may go on
-/// guessing.
+/// guessing. Bounded in memory and time: beyond kMostAddresses some are forgotten.
 class FailureDelay {
  public:
   Duration failed(const std::string& address, TimePoint now);
   /// Failures of the last minute, decayed.
   unsigned failures(const std::string& address, TimePoint now) const;
   static constexpr std::size_t kMostAddresses = 65536;
+  std::size_t size() const { return addresses_.size(); }
 
  private:
   struct Entry {
@@ -54,6 +57,7 @@ class FailureDelay {
   };
   static unsigned decayed(const Entry& entry, TimePoint now);
   std::unordered_map<std::string, Entry> addresses_;
+  TimePoint swept_{};  // all decayed addresses were forgotten then
 };
 
 }  // namespace qtrp::protocol
