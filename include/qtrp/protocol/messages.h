@@ -31,10 +31,12 @@ struct AuthBody {
   std::int64_t timestamp = 0;  ///< ms since 1970, UTC
   Nonce nonce{};
   std::vector<std::string> features;
+  bool operator==(const AuthBody&) const = default;
 };
 struct Auth {
   std::vector<std::byte> body;  ///< encoded AuthBody
   Mac hmac{};
+  bool operator==(const Auth&) const = default;
 };
 struct AuthRespBody {
   bool ok = false;
@@ -43,10 +45,12 @@ struct AuthRespBody {
   Nonce nonce{};
   std::int64_t time = 0;  ///< the server's, ms since 1970, UTC
   std::vector<std::string> features;
+  bool operator==(const AuthRespBody&) const = default;
 };
 struct AuthResp {
   std::vector<std::byte> body;  ///< encoded AuthRespBody
   Mac hmac{};                   ///< zero where denied: a server proves itself only to who has proved himself
+  bool operator==(const AuthResp&) const = default;
 };
 struct NewProxy {
   std::uint32_t id = 0;  ///< the client's number for it, the same in all its tunnels
@@ -54,6 +58,7 @@ struct NewProxy {
   std::string type = "tcp";
   std::string bind;        ///< the server's address to listen on, a literal; empty: where its `bind` is
   std::uint16_t port = 0;  ///< 0: the server chooses
+  bool operator==(const NewProxy&) const = default;
 };
 struct ProxyResp {
   std::uint32_t id = 0;
@@ -61,32 +66,40 @@ struct ProxyResp {
                             ///< too_many_proxies, bad_request
   std::string text;
   std::uint16_t port = 0;
+  bool operator==(const ProxyResp&) const = default;
 };
 struct NewConn {
   std::uint32_t proxy = 0;
   std::uint64_t connection = 0;
   std::string user;         ///< "203.0.113.9:51234"
   std::string destination;  ///< the address the user came to
+  bool operator==(const NewConn&) const = default;
 };
 struct CloseProxy {
   std::uint32_t id = 0;
+  bool operator==(const CloseProxy&) const = default;
 };
 struct Ping {
   std::int64_t timestamp = 0;  ///< the sender's clock, ms; echoed
+  bool operator==(const Ping&) const = default;
 };
 struct Pong {
   std::int64_t timestamp = 0;
+  bool operator==(const Pong&) const = default;
 };
 struct Goodbye {
   std::string reason;
+  bool operator==(const Goodbye&) const = default;
 };
 /// Answer to a message that could not be acted on.
 struct ErrorMessage {
   std::string text;
+  bool operator==(const ErrorMessage&) const = default;
 };
 /// A type that this version does not know.
 struct Unknown {
   std::string type;
+  bool operator==(const Unknown&) const = default;
 };
 using Message =
     std::variant<Auth, AuthResp, NewProxy, ProxyResp, NewConn, CloseProxy, Ping, Pong, Goodbye, ErrorMessage, Unknown>;
