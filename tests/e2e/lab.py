@@ -27,6 +27,8 @@ TRANSPORT = os.environ.get("QTRP_E2E_TRANSPORT", "net")
 BIN = pathlib.Path(os.environ.get("QTRP_BIN_DIR", "build/release/bin")).resolve()
 SLOW = float(os.environ.get("QTRP_E2E_SLOW", "1"))  # how much longer everything may take (sanitizers)
 LARGE = int(os.environ.get("QTRP_E2E_LARGE_MB", "1024")) * 1_000_000  # the large body, bytes
+# Over UDP only its silence tells that a killed peer is gone; with the default of 30 s tests would wait for a minute.
+DEFAULTS = {"keepalive": {"interval": "2s"}} if TRANSPORT == "quic" else {}
 CIPHERS = ["tls"] if TRANSPORT == "quic" else ["none", "tls", "chacha20"]
 FASTEST = CIPHERS[0]
 
@@ -274,7 +276,7 @@ class Lab:
             "shutdown": {"grace": "1s"},
             "log": {"level": "debug"},
         }
-        return self._daemon("qtrp-server", name, base | config, start, arguments)
+        return self._daemon("qtrp-server", name, DEFAULTS | base | config, start, arguments)
 
     def client(self, of, proxies, name="client", start=True, arguments=(), wait=True, **config):
         """A qtrp-client of the server `of` (a Daemon or an address). `proxies`: dicts as in the configuration file, or Services, which get a
@@ -293,7 +295,7 @@ class Lab:
         }
         if isinstance(of, Daemon) and "mux" in of.config:
             base["mux"] = of.config["mux"]
-        client = self._daemon("qtrp-client", name, base | config, start, arguments)
+        client = self._daemon("qtrp-client", name, DEFAULTS | base | config, start, arguments)
         if start and wait and isinstance(of, Daemon):
             self.wait_proxies(of, [p["remote_port"] for p in ready if isinstance(p["remote_port"], int)])
         return client
