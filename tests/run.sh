@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 preset=${QTRP_PRESET:-release}
 
 bash cmake/install-deps.sh build test
-cmake --preset "$preset" -DQTRP_TESTS=ON -DQTRP_BENCH=ON -DQTRP_WERROR=ON -DQTRP_PCH=ON
+# The presets say whether the benchmarks are built too.
+cmake --preset "$preset" -DQTRP_TESTS=ON -DQTRP_WERROR=ON -DQTRP_PCH=ON
 cmake --build --preset "$preset" -j "$(nproc)"
 # Tests that use a core or more by themselves say so (PROCESSORS), so that running side by side does not turn into time-outs.
 exec ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j "$(nproc)" "$@"
