@@ -227,6 +227,11 @@ void Link::registered(const protocol::ProxyResp& response) {
                 p.local.to_string());
     state.port = response.port;
     state.code = "ok";
+    if (shared_.config.pool > 0 && !state.pool) {
+      state.pool =
+          std::make_unique<ReadyPool>(loop_, shared_.local_names, p.local, shared_.config.pool, connect_timeout());
+    }
+    if (state.pool) state.pool->start();
     state.failures = 0;
     return;
   }
@@ -240,6 +245,12 @@ void Link::registered(const protocol::ProxyResp& response) {
   state.retry->start(wait, [this, id = response.id] {
     if (state_ == State::running && !draining_) register_proxy(id);
   });
+}
+
+std::optional<io::Fd> Link::take_ready(std::uint32_t proxy) {
+  const auto it = proxies_.find(proxy);
+  if (it == proxies_.end() || !it->second.pool) return std::nullopt;
+  return it->second.pool->take();
 }
 
 stats::Counters& Link::opened(std::uint32_t proxy) {
@@ -306,6 +317,7 @@ void Link::lost(const Error& error) {
     state.code = "not connected";
     state.failures = 0;
     if (state.retry) state.retry->cancel();
+    if (state.pool) state.pool->stop();
   }
   if (control_) loop_.destroy_later(std::move(control_));
   if (session_) loop_.destroy_later(std::move(session_));

@@ -12,6 +12,7 @@
 
 #include "client/backoff.h"
 #include "client/local_relay.h"
+#include "client/ready_pool.h"
 #include "qtrp/config/config.h"
 #include "qtrp/crypto/noise.h"
 #include "qtrp/crypto/tls.h"
@@ -47,6 +48,8 @@ class Link final : private session::SessionListener, private tunnel::ControlList
   // For its relays.
   const config::Proxy* proxy(std::uint32_t id) const;
   stats::Counters& opened(std::uint32_t proxy);
+  /// A connection to the proxy's service that is made already (`pool`), if there is one.
+  std::optional<io::Fd> take_ready(std::uint32_t proxy);
   io::Resolver& resolver() { return shared_.local_names; }
   Duration connect_timeout() const { return shared_.config.connect_timeout; }
   void relay_ended(LocalRelay& relay, relay::End end, session::ResetCode code);
@@ -76,6 +79,7 @@ class Link final : private session::SessionListener, private tunnel::ControlList
     std::string code = "not connected";
     unsigned failures = 0;
     std::unique_ptr<io::Timer> retry;
+    std::unique_ptr<ReadyPool> pool;  ///< with `pool` in the configuration
     stats::Counters counters;
   };
 

@@ -46,6 +46,10 @@ void LocalRelay::begin(const protocol::NewConn& conn) {
   }
   set_proxy_counters(link_.opened(conn.proxy));
   log::debug("{}: proxy '{}': user {} to {}", link_.label(), config_->name, conn.user, config_->local.to_string());
+  if (auto ready = link_.take_ready(conn.proxy)) {
+    dial_.reset();
+    return connect(std::move(*ready));
+  }
   if (auto literal = io::Endpoint::from_literal(config_->local.host, config_->local.port))
     return connect_to({*literal});
   link_.resolver().resolve(loop(), config_->local, dial_->wanted, [this](Result<std::vector<io::Endpoint>> found) {
