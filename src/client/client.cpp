@@ -26,7 +26,7 @@ struct Worker {
 class Client {
  public:
   Client(const config::ClientConfig& config, Signals& signals)
-      : config_(config), signals_(signals), shared_{config, {}, {}, {}, {}, {}, {}, {}, {}} {}
+      : config_(config), signals_(signals), shared_{config, {}, {}, {}, {}, {}, {}, {}, {}, {}} {}
 
   Result<void> start() {
     const auto directory = identity::state_directory(config_.state_dir);
@@ -40,6 +40,7 @@ class Client {
         if (!pin) return std::unexpected(pin.error());
         checks.pins.push_back(*pin);
       }
+      shared_.checks = checks;
       auto context = crypto::TlsContext::client(checks);
       if (!context) return std::unexpected(context.error());
       shared_.tls = std::move(*context);

@@ -9,6 +9,10 @@
 #include "qtrp/protocol/proof.h"
 #include "qtrp/tunnel/tunnel_session.h"
 
+#ifdef QTRP_HAVE_QUIC
+#include "qtrp/quic/endpoint.h"
+#endif
+
 namespace qtrp::client {
 namespace {
 
@@ -67,6 +71,7 @@ void Link::try_again() {
         loop_, shared_.config.server, wanted_, [this](Result<std::vector<io::Endpoint>> found) {
           if (state_ != State::dialing) return;
           if (!found) return lost(found.error());
+          if (shared_.config.transport == config::Transport::quic) return dial_quic(std::move(*found));
           connector_ = std::make_unique<io::Connector>(
               loop_, std::move(*found),
               io::Connector::Options{.timeout = shared_.config.connect_timeout,
@@ -100,11 +105,38 @@ void Link::connected(io::Fd fd) {
   state_ = State::authenticating;
   session_ = std::make_unique<tunnel::TunnelSession>(loop_, std::move(fd), std::move(layer), options,
                                                      static_cast<session::SessionListener&>(*this));
+  wait_for_answer();
+}
+
+void Link::wait_for_answer() {
   auth_timer_.start(shared_.config.connect_timeout, [this] {
     lost(Error{ErrorKind::timeout,
                "connected, but no answer to the handshake; is it a QTRP server with the same `crypto`?"});
   });
 }
+
+#ifdef QTRP_HAVE_QUIC
+void Link::dial_quic(std::vector<io::Endpoint> addresses) {
+  const config::ClientConfig& config = shared_.config;
+  quic::ClientOptions options;
+  options.congestion = config.quic.congestion;
+  if (config.brutal.enabled) options.brutal_target = static_cast<std::uint64_t>(config.brutal.target_mbps * 1e6);
+  options.handshake_timeout = config.connect_timeout;
+  options.checks = shared_.checks;
+  dialer_ = std::make_unique<quic::Dialer>(loop_, std::move(addresses), std::move(options),
+                                           [this](Result<std::unique_ptr<quic::QuicSession>> session) {
+                                             if (!session) return lost(session.error());
+                                             state_ = State::authenticating;
+                                             (*session)->set_listener(this);
+                                             session_ = std::move(*session);
+                                             wait_for_answer();
+                                           });
+}
+#else
+void Link::dial_quic(std::vector<io::Endpoint>) {
+  lost(Error{ErrorKind::config, "transport quic: this build has no QUIC"});
+}
+#endif
 
 // --- events ---
 
@@ -304,6 +336,9 @@ void Link::lost(const Error& error) {
   unanswered_ = 0;
   target_.reset();
   if (connector_) connector_.reset();
+#ifdef QTRP_HAVE_QUIC
+  dialer_.reset();
+#endif
   if (was == State::running) {
     log::warn("{}: connection lost: {}", label(), error.message);
     if (loop_.now() - since_ >= kSettled) backoff_.reset();

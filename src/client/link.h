@@ -16,11 +16,16 @@
 #include "qtrp/config/config.h"
 #include "qtrp/crypto/noise.h"
 #include "qtrp/crypto/tls.h"
+#include "qtrp/identity/identity.h"
 #include "qtrp/io/socket.h"
 #include "qtrp/pacing/tcp.h"
 #include "qtrp/session/session.h"
 #include "qtrp/tunnel/control_channel.h"
 #include "qtrp/tunnel/shared_target.h"
+
+namespace qtrp::quic {
+class Dialer;
+}
 
 namespace qtrp::client {
 
@@ -28,6 +33,7 @@ namespace qtrp::client {
 struct Shared {
   const config::ClientConfig& config;
   std::shared_ptr<crypto::TlsContext> tls;
+  identity::ServerChecks checks;  ///< transport quic: what its own TLS checks
   std::optional<crypto::NoiseKey> noise_key;
   protocol::Id16 instance{}, run{};
   std::unique_ptr<pacing::TcpControl> tcp;
@@ -88,6 +94,8 @@ class Link final : private session::SessionListener, private tunnel::ControlList
   void on_control_failed(Error error) override;
   void connect();
   void connected(io::Fd fd);
+  void dial_quic(std::vector<io::Endpoint> addresses);
+  void wait_for_answer();
   void authenticate();
   void verify(const protocol::AuthResp& response);
   void registered(const protocol::ProxyResp& response);
@@ -103,6 +111,9 @@ class Link final : private session::SessionListener, private tunnel::ControlList
   Backoff backoff_;
   io::Timer retry_timer_, auth_timer_, alive_timer_;
   std::unique_ptr<io::Connector> connector_;
+#ifdef QTRP_HAVE_QUIC
+  std::unique_ptr<quic::Dialer> dialer_;
+#endif
   std::unique_ptr<session::Session> session_;
   std::unique_ptr<tunnel::ControlChannel> control_;
   std::optional<tunnel::SharedTarget> target_;
