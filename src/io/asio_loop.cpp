@@ -66,6 +66,7 @@ class AsioWatch final : public Watch {
 class AsioLoop final : public Loop {
  public:
   AsioLoop() : context_(1), work_(asio::make_work_guard(context_)), timer_(context_) {}
+  ~AsioLoop() override { bury_all(); }
 
   void run() override {
     while (!stopped_.load(std::memory_order_acquire)) {

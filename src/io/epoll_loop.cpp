@@ -43,6 +43,8 @@ class EpollLoop final : public Loop {
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event);
   }
 
+  ~EpollLoop() override { bury_all(); }
+
   void run() override {
     std::array<epoll_event, 256> events;
     while (!stopped_.load(std::memory_order_acquire)) {

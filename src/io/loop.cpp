@@ -10,10 +10,13 @@ Loop::Loop() : now_(Clock::now()), bury_([this] { bury(); }) {
 }
 
 Loop::~Loop() {
-  while (!graveyard_.empty()) bury();
   // What is still queued must not point into a loop that is gone.
   while (turn_end_.next_ != &turn_end_) turn_end_.next_->unlink();
   turn_end_.next_ = turn_end_.prev_ = nullptr;
+}
+
+void Loop::bury_all() {
+  while (!graveyard_.empty()) bury();
 }
 
 void Loop::bury() {

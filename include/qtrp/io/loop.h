@@ -114,6 +114,8 @@ class Loop {
 
  protected:
   void end_turn();  ///< runs the turn-end work
+  /// For the engines' destructors: what is to be deleted yet may still need the engine.
+  void bury_all();
   bool turn_end_pending() const { return turn_end_.next_ != &turn_end_; }
   TimePoint now_{};
 
