@@ -190,6 +190,7 @@ void Link::authenticate() {
 }
 
 void Link::on_message(protocol::Message message) {
+  if (state_ == State::idle) return;  // what stood behind the message that ended the session
   if (state_ == State::authenticating) {
     if (const auto* response = std::get_if<protocol::AuthResp>(&message)) return verify(*response);
     return lost(Error{ErrorKind::protocol, "the server's first message is not AuthResp"});
@@ -215,7 +216,7 @@ void Link::verify(const protocol::AuthResp& response) {
   auto body = protocol::decode_auth_resp_body(response.body);
   if (!body) return lost(body.error());
   if (!body->ok) {
-    const auto difference = (body->time - wall_ms()) / 1000;
+    const auto difference = protocol::clock_difference(body->time, wall_ms()) / 1000;
     return lost(Error{ErrorKind::denied,
                       fmt::format("denied: check that `token` is one of the server's auth.tokens{}",
                                   std::abs(difference) > 60

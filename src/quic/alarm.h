@@ -4,10 +4,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <functional>
 #include <memory>
-#include <utility>
 
 #include "qtrp/io/loop.h"
 #include "qtrp/io/socket.h"

@@ -2,8 +2,6 @@
 // lost.
 #include "qtrp/pacing/brutal.h"
 
-#include <memory>
-
 #include "congestion.h"
 
 namespace qtrp::quic {

@@ -2,13 +2,6 @@
 #include <fmt/format.h>
 #include <gnutls/crypto.h>
 
-#include <algorithm>
-#include <array>
-#include <cstring>
-#include <deque>
-#include <memory>
-#include <utility>
-
 #include "connection.h"
 #include "wire.h"
 

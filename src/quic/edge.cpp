@@ -2,11 +2,6 @@
 #include "edge.h"
 
 #include <algorithm>
-#include <memory>
-#include <optional>
-#include <string>
-#include <utility>
-#include <vector>
 
 namespace qtrp::quic {
 namespace {

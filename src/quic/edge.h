@@ -3,14 +3,10 @@
 // connection.
 #pragma once
 
-#include <deque>
 #include <list>
 #include <memory>
-#include <optional>
 #include <set>
 #include <string>
-#include <unordered_map>
-#include <utility>
 #include <vector>
 
 #include "alarm.h"

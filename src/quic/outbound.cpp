@@ -2,7 +2,6 @@
 #include "outbound.h"
 
 #include <algorithm>
-#include <memory>
 #include <utility>
 
 namespace qtrp::quic {

@@ -3,9 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
-#include <utility>
-#include <vector>
 
 #include "connection.h"
 #include "wire.h"

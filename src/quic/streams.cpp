@@ -1,7 +1,5 @@
 // The session::Session side of a connection: the stream table, credit, and the delivery of events.
 #include <algorithm>
-#include <optional>
-#include <utility>
 
 #include "connection.h"
 #include "qtrp/base/log.h"
@@ -56,7 +54,7 @@ Result<session::StreamId> Connection::open(session::Source& source, void* owner)
   stream.owner = owner;
   stream.announced = true;
   stream.ready = true;
-  if (id == 0 && setup_.tunnel)
+  if (id == 0)
     stream.out.add(&kTunnelByte, 1, nullptr, outgoing_);  // the client's first: tells a tunnel from a visitor
   enqueue(stream, true);
   setup_.host->wants_flush(*this);
@@ -180,7 +178,7 @@ Bytes Connection::channel_binding() const {
 }
 
 void Connection::set_target(std::uint64_t bits_per_second) {
-  if (controller_ && controller_->target() != bits_per_second / 8) {
+  if (controller_ && controller_->target() > 0 && bits_per_second > 0) {
     controller_->set_target(bits_per_second / 8);
     setup_.host->wants_flush(*this);
   }

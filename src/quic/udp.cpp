@@ -10,8 +10,6 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <memory>
-#include <utility>
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
