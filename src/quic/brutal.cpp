@@ -2,6 +2,8 @@
 // lost.
 #include "qtrp/pacing/brutal.h"
 
+#include <memory>
+
 #include "congestion.h"
 
 namespace qtrp::quic {

@@ -2,6 +2,13 @@
 #include <fmt/format.h>
 #include <gnutls/crypto.h>
 
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <utility>
+
 #include "connection.h"
 #include "wire.h"
 

@@ -63,6 +63,8 @@ class Controller {
 
 std::unique_ptr<Controller> make_brutal(std::uint64_t target_bytes_per_second);
 std::unique_ptr<Controller> make_bbr();
+/// Brutal while there is a target, BBR while it is 0; set_target() changes between them.
+std::unique_ptr<Controller> make_steering(std::uint64_t target_bytes_per_second);
 
 /// While it lives, a connection made on this thread with NGTCP2_CC_ALGO_RENO gets `controller`, which must outlive that
 /// connection.

@@ -1,5 +1,7 @@
 // Puts a Controller where ngtcp2 would have its Reno: the linker's --wrap sends ngtcp2_cc_reno_init here. Without the
 // exact ngtcp2 (see CMakeLists.txt) the seam is absent and has_own_congestion() says so.
+#include <string>
+
 #include "congestion.h"
 
 #ifdef QTRP_QUIC_SEAM

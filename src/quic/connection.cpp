@@ -5,7 +5,13 @@
 #include <gnutls/crypto.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "wire.h"
 
@@ -115,13 +121,8 @@ Result<void> Connection::make(const Path& path, const Accepted* accepted, TimePo
   tls_ = std::move(*tls);
 
   const Options& options = *setup_.options;
-  if (has_own_congestion()) {
-    if (options.brutal_target > 0) {
-      controller_ = make_brutal(options.brutal_target / 8);
-    } else if (options.congestion == "bbr") {
-      controller_ = make_bbr();
-    }
-  }
+  if (has_own_congestion() && (options.brutal_target > 0 || options.congestion == "bbr"))
+    controller_ = make_steering(options.brutal_target / 8);
   ngtcp2_settings settings;
   fill_settings(settings, now);
   std::array<std::uint16_t, 6> probes{};

@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "congestion.h"
@@ -65,6 +66,7 @@ struct Setup {
   io::BufferPool* pool = nullptr;
   Host* host = nullptr;
   Bytes reset_secret;                ///< keys the stateless reset tokens
+  bool tunnel = true;                ///< client: false to speak HTTP/3 as a visitor does (tests)
   unsigned worker = 0, workers = 1;  ///< connection ids begin with a byte that is `worker` modulo `workers`
   std::size_t max_datagram = 1452;   ///< largest UDP payload worth probing for on this path
 };

@@ -7,7 +7,13 @@
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <cerrno>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "qtrp/base/log.h"
 #include "qtrp/quic/endpoint.h"

@@ -1,6 +1,10 @@
 // One connection of a client with its sockets: the one in use and, after a move, the one before.
 #pragma once
 
+#include <array>
+#include <functional>
+#include <memory>
+
 #include "edge.h"
 
 namespace qtrp::quic {

@@ -2,6 +2,11 @@
 #include "edge.h"
 
 #include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace qtrp::quic {
 namespace {

@@ -3,10 +3,14 @@
 // connection.
 #pragma once
 
+#include <deque>
 #include <list>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "alarm.h"

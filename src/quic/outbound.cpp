@@ -2,6 +2,7 @@
 #include "outbound.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 namespace qtrp::quic {

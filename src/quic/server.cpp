@@ -5,7 +5,14 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstring>
+#include <list>
+#include <memory>
+#include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "edge.h"
 #include "qtrp/base/log.h"

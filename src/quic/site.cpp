@@ -7,6 +7,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <optional>
+#include <string>
+#include <utility>
 
 #include "http3.h"
 #include "qtrp/io/socket.h"

@@ -1,5 +1,7 @@
 // The session::Session side of a connection: the stream table, credit, and the delivery of events.
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "connection.h"
 #include "qtrp/base/log.h"
@@ -54,7 +56,7 @@ Result<session::StreamId> Connection::open(session::Source& source, void* owner)
   stream.owner = owner;
   stream.announced = true;
   stream.ready = true;
-  if (id == 0)
+  if (id == 0 && setup_.tunnel)
     stream.out.add(&kTunnelByte, 1, nullptr, outgoing_);  // the client's first: tells a tunnel from a visitor
   enqueue(stream, true);
   setup_.host->wants_flush(*this);
@@ -178,7 +180,7 @@ Bytes Connection::channel_binding() const {
 }
 
 void Connection::set_target(std::uint64_t bits_per_second) {
-  if (controller_ && controller_->target() > 0 && bits_per_second > 0) {
+  if (controller_ && controller_->target() != bits_per_second / 8) {
     controller_->set_target(bits_per_second / 8);
     setup_.host->wants_flush(*this);
   }

@@ -10,7 +10,11 @@
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
 
 namespace qtrp::quic {
 namespace {

@@ -14,6 +14,8 @@
 #include "qtrp/stats/endpoint.h"
 #include "server/figures.h"
 #include "server/peer.h"
+#include "server/quic_listener.h"
+#include "server/stats_page.h"
 #include "server/worker.h"
 
 namespace qtrp::server {
@@ -61,15 +63,16 @@ class Server {
       auto loop = config_.transport == config::Transport::net ? io::make_asio_loop() : io::make_epoll_loop();
       workers_.push_back(std::make_unique<Worker>(shared_, std::move(loop)));
     }
-    auto listener = io::Listener::listen(
-        workers_.front()->loop(), bind_, [this](io::Fd fd, const io::Endpoint& from) { spread(std::move(fd), from); },
-        shared_.tcp->receive_buffer());
-    if (!listener) return std::unexpected(listener.error());
-    listener_ = std::move(*listener);
+    if (config_.transport == config::Transport::quic && config_.quic.masquerade == "stats")
+      page_.emplace(config_.stats, [this] { return snapshot(shared_, workers_); }, [this] { return totals(workers_); });
+    auto at = listen();
+    if (!at) return std::unexpected(at.error());
     for (auto& worker : workers_) worker->start();
-    log::info("listening for tunnels on {} ({}, {}, {}, {} workers)", listener_->local().to_string(),
-              config::to_string(config_.transport), config::to_string(config_.crypto), config::to_string(config_.mux),
-              workers_.size());
+    if (page_) page_->start();
+    const bool quic = config_.transport == config::Transport::quic;
+    log::info("listening for tunnels on {} ({}, {}, {}, {} workers)", at->to_string(),
+              config::to_string(config_.transport), config::to_string(config_.crypto),
+              quic ? "quic" : config::to_string(config_.mux), workers_.size());
     auto endpoint = stats::start_endpoint(config_.stats, {.snapshot = [this] { return snapshot(shared_, workers_); },
                                                           .totals = [this] { return totals(workers_); },
                                                           .ready = {}});
@@ -94,6 +97,7 @@ class Server {
 
   void stop() {
     endpoint_.reset();  // it asks the loops
+    if (page_) page_->end();
     for (auto& worker : workers_) worker->loop().stop();
     for (auto& worker : workers_) worker->join();
     listener_.reset();
@@ -101,6 +105,17 @@ class Server {
   }
 
  private:
+  Result<io::Endpoint> listen() {
+    if (config_.transport == config::Transport::quic)
+      return listen_quic(workers_, bind_, config_, certificate_, page_ ? &*page_ : nullptr);
+    auto listener = io::Listener::listen(
+        workers_.front()->loop(), bind_, [this](io::Fd fd, const io::Endpoint& from) { spread(std::move(fd), from); },
+        shared_.tcp->receive_buffer());
+    if (!listener) return std::unexpected(listener.error());
+    listener_ = std::move(*listener);
+    return listener_->local();
+  }
+
   Result<void> make_crypto() {
     if (config_.crypto == config::Crypto::tls) {
       auto certificate = config_.tls.cert.empty()
@@ -111,6 +126,7 @@ class Server {
       if (!context) return std::unexpected(context.error());
       shared_.tls = std::move(*context);
       log::info("certificate pin {}", certificate->pin);
+      certificate_ = std::move(*certificate);
     } else if (config_.crypto == config::Crypto::chacha20) {
       auto keys = std::make_shared<std::vector<crypto::NoiseKey>>();
       if (!config_.chacha20_psk.empty()) {
@@ -153,7 +169,9 @@ class Server {
   const config::ServerConfig& config_;
   Signals& signals_;
   const io::Endpoint bind_;
+  identity::Certificate certificate_;
   Shared shared_;
+  std::optional<StatsPage> page_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<io::Listener> listener_;
   std::unique_ptr<stats::HttpServer> endpoint_;

@@ -4,6 +4,10 @@
 #include "qtrp/tunnel/tunnel_session.h"
 #include "server/peer.h"
 
+#ifdef QTRP_HAVE_QUIC
+#include "qtrp/quic/endpoint.h"
+#endif
+
 namespace qtrp::server {
 
 Worker::Worker(Shared& shared, std::unique_ptr<io::Loop> loop) : shared_(shared), loop_(std::move(loop)) {}
@@ -42,6 +46,22 @@ void Worker::adopt(io::Fd socket, const io::Endpoint& from) {
   admit(std::move(peer));
 }
 
+#ifdef QTRP_HAVE_QUIC
+void Worker::adopt(std::unique_ptr<quic::QuicSession> session) {
+  auto at = io::parse_host_port(session->peer());
+  auto from = at ? io::Endpoint::from_literal(at->host, at->port) : std::unexpected(at.error());
+  if (!from) return log::error("tunnel from {}: {}", session->peer(), from.error().message);
+  auto peer = std::make_unique<Peer>(*this, *from);
+  session->set_listener(peer.get());
+  peer->start(std::move(session));
+  admit(std::move(peer));
+}
+
+void Worker::own(std::unique_ptr<quic::Server> server) {
+  quic_ = std::move(server);
+}
+#endif
+
 void Worker::admit(std::unique_ptr<Peer> peer) {
   if (draining_) return;
   Peer& added = *peer;
@@ -73,6 +93,9 @@ void Worker::remove(Peer& peer) {
 
 void Worker::drain(std::function<void()> drained) {
   draining_ = true;
+#ifdef QTRP_HAVE_QUIC
+  if (quic_) quic_->stop_accepting();
+#endif
   drained_ = std::move(drained);
   for (Peer* peer : all_peers()) peer->say_goodbye("the server is shutting down");
   connection_ended();

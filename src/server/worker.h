@@ -15,6 +15,11 @@
 #include "server/gate.h"
 #include "server/registry.h"
 
+namespace qtrp::quic {
+class QuicSession;
+class Server;
+}  // namespace qtrp::quic
+
 namespace qtrp::server {
 
 class Peer;
@@ -44,6 +49,10 @@ class Worker {
   // On the loop's thread.
   /// A connection came to the tunnel port.
   void adopt(io::Fd socket, const io::Endpoint& from);
+  /// The same over QUIC.
+  void adopt(std::unique_ptr<quic::QuicSession> session);
+  /// The QUIC port's end on this loop; it goes after the peers.
+  void own(std::unique_ptr<quic::Server> server);
   /// Owns the peer and counts it as unauthenticated; beyond the bound the oldest such one is dropped.
   void admit(std::unique_ptr<Peer> peer);
   void authenticated(Peer& peer);
@@ -64,6 +73,9 @@ class Worker {
   std::unique_ptr<io::Loop> loop_;
   std::thread thread_;
   stats::Counters totals_;
+#ifdef QTRP_HAVE_QUIC
+  std::unique_ptr<quic::Server> quic_;
+#endif
   std::unordered_map<Peer*, std::unique_ptr<Peer>> peers_;
   std::list<Peer*> unauthenticated_;  // oldest first
   bool draining_ = false;

@@ -3,7 +3,16 @@
 
 #include <gmock/gmock.h>
 
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "simulation.h"
 
@@ -258,6 +267,81 @@ TEST_P(Endpoint, ATunnelThatDoesNotAuthenticateIsDropped) {
   });
   ASSERT_TRUE(run_until([&] { return client.closed.has_value() && server.closed.has_value(); }));
   EXPECT_EQ(client.closed->kind, ErrorKind::timeout);
+}
+
+/// A UDP socket that says what no QUIC client would.
+struct Raw final : io::Watcher {
+  Raw(io::Loop& loop, const io::Endpoint& to, std::function<void()> changed)
+      : fd(::socket(to.family(), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)), changed_(std::move(changed)) {
+    EXPECT_EQ(::connect(fd.get(), to.data(), to.size()), 0);
+    watch_ = loop.watch(fd.get(), *this);
+    watch_->arm_read();
+  }
+  void say(const std::string& datagram) {
+    EXPECT_EQ(::send(fd.get(), datagram.data(), datagram.size(), 0), static_cast<ssize_t>(datagram.size()));
+  }
+  void on_ready(io::Readiness) override {
+    char buffer[2048];
+    for (ssize_t n; (n = ::recv(fd.get(), buffer, sizeof buffer, 0)) >= 0;)
+      answers.emplace_back(buffer, static_cast<std::size_t>(n));
+    watch_->arm_read();
+    changed_();
+  }
+  io::Fd fd;
+  std::vector<std::string> answers;
+
+ private:
+  std::function<void()> changed_;
+  std::unique_ptr<io::Watch> watch_;
+};
+
+std::string long_header(std::uint32_t version, const std::string& destination, const std::string& source,
+                        std::size_t size) {
+  std::string out("\xc0", 1);
+  for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>(version >> shift);
+  out += static_cast<char>(destination.size());
+  out += destination;
+  out += static_cast<char>(source.size());
+  out += source;
+  out.resize(size, '\0');
+  return out;
+}
+
+TEST_P(Endpoint, AnUnknownVersionIsAnsweredWithTheOnesSpoken) {
+  listen();
+  Raw raw(*loop, at, [this] { check(); });
+  raw.say(long_header(0x0a0b0c0d, "aaaaaaaa", "tooshort", 1100));  // no answer: it could be made to amplify
+  raw.say(long_header(0x0a0b0c0d, "aaaaaaaa", "bbbbbbbb", 1200));
+  ASSERT_TRUE(run_until([&] { return !raw.answers.empty(); }));
+  const std::string& answer = raw.answers.front();
+  EXPECT_EQ(answer.substr(1, 4), std::string(4, '\0'));  // Version Negotiation
+  EXPECT_EQ(answer.substr(6, 8), "bbbbbbbb");
+  EXPECT_NE(answer.find(std::string("\0\0\0\1", 4), 23), std::string::npos);
+}
+
+TEST_P(Endpoint, AForgottenSessionIsResetStatelessly) {
+  listen();
+  Raw raw(*loop, at, [this] { check(); });
+  raw.say("A" + std::string(60, 'x'));
+  ASSERT_TRUE(run_until([&] { return !raw.answers.empty(); }));
+  EXPECT_GE(raw.answers.front().size(), 21u);
+  EXPECT_LT(raw.answers.front().size(), 61u);  // ever smaller: two such ends can't keep each other busy
+  EXPECT_EQ(raw.answers.front()[0] & 0xc0, 0x40);
+}
+
+TEST_P(Endpoint, NonsenseHarmsNobody) {
+  listen();
+  Raw raw(*loop, at, [this] { check(); });
+  std::mt19937 random(7);
+  for (std::size_t i = 0; i < 500; ++i) {
+    std::string datagram(1 + random() % 1400, '\0');
+    for (char& c : datagram) c = static_cast<char>(random());
+    if (i % 3 == 0) datagram[0] = static_cast<char>(datagram[0] | 0xc0);
+    if (i % 3 == 0 && datagram.size() > 5) datagram.replace(1, 4, std::string("\0\0\0\1", 4));
+    raw.say(datagram);
+  }
+  dial();
+  ASSERT_TRUE(run_until([&] { return client.established; }));
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, Endpoint, testing::Values("net", "epoll"),

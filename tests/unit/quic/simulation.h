@@ -8,9 +8,17 @@
 #include <gnutls/x509.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
+#include <functional>
 #include <map>
+#include <memory>
+#include <optional>
 #include <queue>
 #include <random>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "quic/connection.h"
 #include "quic/wire.h"
@@ -103,6 +111,7 @@ class PatternSource final : public session::Source {
 /// What an owner has seen of one stream.
 struct Seen {
   std::uint64_t bytes = 0;
+  std::string text;                   ///< the first 4 MiB
   std::optional<std::uint64_t> seed;  ///< of the pattern to expect
   bool right = true, opened = false, finished = false;
   std::optional<session::ResetCode> reset;
@@ -140,6 +149,7 @@ struct End final : Host {
           if (seen.seed)
             for (std::size_t i = 0; i < event->body.size(); ++i)
               seen.right = seen.right && event->body[i] == pattern(*seen.seed, seen.bytes + i);
+          if (seen.text.size() < (4u << 20) && !seen.seed) seen.text += as_text(event->body);
           seen.bytes += event->body.size();
           seen.owner = event->owner;
           if (auto_moved) connection->moved(event->stream, event->body.size());
@@ -168,7 +178,7 @@ class Pair {
 
  public:
   explicit Pair(Weather w = {}, Options client_options = {}, Options server_options = {},
-                identity::ServerChecks checks = {})
+                identity::ServerChecks checks = {}, bool tunnel = true)
       : weather(w), client_options_(client_options), server_options_(server_options) {
     certificate = make_certificate();
     server_tls_ = std::move(*TlsContext::server(certificate));
@@ -180,6 +190,7 @@ class Pair {
                 .pool = &pool_,
                 .host = &client,
                 .reset_secret = as_bytes("client secret"),
+                .tunnel = tunnel,
                 .max_datagram = 1452};
     client.connection = std::move(*Connection::client(setup, client_path_, now));
   }
@@ -223,7 +234,7 @@ class Pair {
   identity::Certificate certificate;
   End client, server;
   Site site;
-  std::uint64_t datagrams = 0, lost = 0;
+  std::uint64_t datagrams = 0, to_client = 0, lost = 0;
   std::size_t largest_departure = 0;
   bool cut = false;                     ///< nothing gets through
   std::optional<io::Endpoint> seen_as;  ///< the client's address as NAT shows it
@@ -264,6 +275,7 @@ class Pair {
     for (std::size_t at = 0; at < d.bytes.size(); at += d.segment) {
       Bytes piece = d.bytes.subspan(at, std::min(d.segment, d.bytes.size() - at));
       ++datagrams;
+      if (&from == &server) ++to_client;
       TimePoint leave = now;
       if (weather.rate > 0) {
         TimePoint& free = &from == &client ? free_up_ : free_down_;
