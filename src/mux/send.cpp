@@ -164,7 +164,6 @@ std::size_t Mux::State::produce(MutableBytes out) {
   std::size_t used = write_control(out);
   if (closed || owes()) return used;  // what is owed goes first
   const std::size_t frame_limit = std::min<std::size_t>(options.max_frame, peer_frame());
-  const bool is_yamux = options.protocol == Protocol::yamux;
   while (Stream* stream = scheduler.pick()) {
     std::size_t most = most_payload(*stream, frame_limit);
     const std::size_t header = codec.data_header(std::min(most, out.size() - used));
@@ -173,22 +172,17 @@ std::size_t Mux::State::produce(MutableBytes out) {
     std::byte* const at = out.data() + used;
     const Produced produced = stream->source->produce({at + header, most});
     const bool end = produced.status == Produced::Status::end;
-    if (produced.status != Produced::Status::error && (produced.n > 0 || (is_yamux && end))) {
-      Frame data = data_frame(*stream, produced.n);
-      data.finish = is_yamux && end;
-      codec.encode(data, at, header == smux::kLargeHeader);
+    // yamux could carry the end on the data frame, but hashicorp/yamux acts on a frame's flags before it has read its
+    // body: a reader that waits there sees the end and misses the last bytes.
+    if (produced.status != Produced::Status::error && produced.n > 0) {
+      codec.encode(data_frame(*stream, produced.n), at, header == smux::kLargeHeader);
       used += header + produced.n;
       sent(*stream, produced.n);
     }
     auto status = produced.status;
     if (status == Produced::Status::more && produced.n == 0) status = Produced::Status::would_block;
     settle(*stream, status, produced.code);
-    if (end && is_yamux) {
-      stream->finish_sent = true;
-      release_if_done(*stream);
-    } else if (end) {
-      owe(*stream, kOweFinish);
-    }
+    if (end) owe(*stream, kOweFinish);
     if (control.head() != nullptr) {  // a FIN right behind its data, a reset
       used += write_control(out.subspan(used));
       if (closed || owes()) break;
