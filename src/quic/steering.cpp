@@ -10,7 +10,9 @@ class Steering final : public Controller {
  public:
   explicit Steering(std::uint64_t target) { set_target(target); }
 
-  void on_sent(std::uint64_t bytes, const PathState& state, TimePoint now) override { now_->on_sent(bytes, state, now); }
+  void on_sent(std::uint64_t bytes, const PathState& state, TimePoint now) override {
+    now_->on_sent(bytes, state, now);
+  }
   void on_acked(const PacketFate& packet, const PathState& state, TimePoint now) override {
     now_->on_acked(packet, state, now);
   }
