@@ -230,8 +230,9 @@ bool TunnelSession::take_preface(Bytes& plain) {
     return false;
   }
   if (auto matched = protocol::match(preface_for(options_), *theirs); !matched) {
-    // The peer hears our preface, so that its log can name both settings as well.
-    flush();
+    // The peer hears our preface, so that its log can name both settings as well. Nothing more: it may have closed
+    // already, and that would hide the reason.
+    if (!preface_sent_) flush();
     fail_session(matched.error());
     return false;
   }
