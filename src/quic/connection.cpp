@@ -17,6 +17,13 @@
 
 namespace qtrp::quic {
 
+namespace {
+
+// What a late turn of the loop may make up for.
+constexpr Duration kMostCredit = std::chrono::milliseconds(10);
+
+}  // namespace
+
 std::uint64_t to_wire(session::ResetCode code) {
   return kResetBase + static_cast<std::uint64_t>(code);
 }
@@ -55,7 +62,7 @@ Connection::Connection(const Setup& setup, bool server)
       kind_(server ? Kind::unknown : Kind::tunnel),
       outgoing_(*setup.pool),
       incoming_(*setup.pool),
-      bucket_(0) {
+      bucket_(0, kMostCredit) {
   conn_ref_.get_conn = [](ngtcp2_crypto_conn_ref* ref) { return static_cast<Connection*>(ref->user_data)->conn_; };
   conn_ref_.user_data = this;
   ngtcp2_ccerr_default(&close_error_);
@@ -267,6 +274,7 @@ TimePoint Connection::next_time(TimePoint now) const {
   TimePoint when =
       expiry == UINT64_MAX ? TimePoint::max() : TimePoint(std::chrono::nanoseconds(static_cast<std::int64_t>(expiry)));
   if (paced_) when = std::min(when, paced_until_);
+  when = std::min(when, follow_up_at_);
   if (closing_deadline_) when = std::min(when, *closing_deadline_);
   return when;
 }

@@ -189,6 +189,7 @@ class Connection final : public session::Session {
   void dequeue_front();
   void write_close(MutableBytes into, std::vector<Departure>& out, TimePoint now);
   void update_pacing(TimePoint now);
+  void plan_follow_up(bool sent_data, TimePoint now);
   void finish_closing(MutableBytes into, std::vector<Departure>& out, TimePoint now);
   std::deque<std::int64_t>& front_queue() { return fresh_.empty() ? bulk_ : fresh_; }
   bool library_paces() const;
@@ -246,6 +247,9 @@ class Connection final : public session::Session {
   TimePoint closing_until_{};
 
   TimePoint last_write_{};
+  TimePoint follow_up_at_ = TimePoint::max();  // a last packet that may be lost gets a successor then ...
+  TimePoint lossy_until_{};                    // ... while the path loses packets
+  std::uint64_t lost_seen_ = 0, data_sent_ = 0;
   std::uint64_t bytes_in_ = 0, bytes_out_ = 0, lost_packets_ = 0;
 };
 

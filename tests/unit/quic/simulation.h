@@ -76,9 +76,11 @@ inline std::array<std::byte, 32> pin_of(const identity::Certificate& identity) {
 }
 
 /// Byte `i` of the pattern `seed`: any shift or swap shows.
+inline std::uint64_t pattern_word(std::uint64_t seed, std::uint64_t word) {
+  return (word + seed * 0x9E3779B97F4A7C15u) * 0xD1B54A32D192ED03u;
+}
 inline std::byte pattern(std::uint64_t seed, std::uint64_t i) {
-  std::uint64_t x = (i / 8 + seed * 0x9E3779B97F4A7C15u) * 0xD1B54A32D192ED03u;
-  return static_cast<std::byte>(x >> (8 * (i % 8)));
+  return static_cast<std::byte>(pattern_word(seed, i / 8) >> (8 * (i % 8)));
 }
 
 /// Gives `total` bytes of a pattern, then its end, would_block (open), or an error.
@@ -91,7 +93,12 @@ class PatternSource final : public session::Source {
     using Status = session::Produced::Status;
     EXPECT_FALSE(into.empty());
     std::size_t n = static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), total_ - given));
-    for (std::size_t i = 0; i < n; ++i) into[i] = pattern(seed_, given + i);
+    for (std::size_t i = 0; i < n;) {
+      const std::uint64_t at = given + i, word = pattern_word(seed_, at / 8) >> (8 * (at % 8));
+      const std::size_t part = std::min<std::size_t>(8 - at % 8, n - i);
+      std::memcpy(into.data() + i, &word, part);  // little-endian, as pattern() shifts
+      i += part;
+    }
     given += n;
     if (given < total_) return {n, Status::more, {}};
     if (after_ == After::error) return {0, Status::error, session::ResetCode::cancelled};
