@@ -95,8 +95,7 @@ void Connection::fill_settings(ngtcp2_settings& settings, TimePoint now) const {
   settings.initial_ts = stamp(now);
   settings.handshake_timeout =
       static_cast<ngtcp2_duration>(std::chrono::nanoseconds(options.handshake_timeout).count());
-  settings.max_stream_window = options.max_stream_window;
-  settings.max_window = 0;  // the connection's window is a bound on memory, given back by moved(): nothing to tune
+  settings.max_stream_window = settings.max_window = 0;  // grow_window() does it; the connection's is a bound on memory
   settings.max_tx_udp_payload_size = setup_.max_datagram;
   if (controller_) {
     settings.cc_algo = NGTCP2_CC_ALGO_RENO;
@@ -196,6 +195,7 @@ std::size_t Connection::datagram_size() const {
 }
 
 void Connection::receive(const Path& path, std::uint8_t ecn, Bytes datagram, TimePoint now) {
+  now_ = now;
   bytes_in_ += datagram.size();
   if (state_ == State::closing) {
     // RFC 9000, section 10.2.1: answer, but ever more rarely.

@@ -140,6 +140,8 @@ class Connection final : public session::Session {
     session::Source* source = nullptr;
     void* owner = nullptr;
     Outbound out;
+    std::uint64_t window = 0, moved = 0;  // bytes the peer may be ahead; moved since `since`
+    TimePoint since{};
     std::uint64_t unmoved = 0;  // received, credit not given back
     bool ready : 1 = false;     // the source may have something
     bool queued : 1 = false;    // in one of the turn queues
@@ -198,6 +200,7 @@ class Connection final : public session::Session {
   Stream* find(std::int64_t id);
   Stream& add_stream(std::int64_t id);
   void forget(Stream& stream);
+  void grow_window(Stream& stream, std::uint64_t credit);
   void drop(Stream& stream, session::ResetCode code);
   void shut_down(std::int64_t id, std::uint64_t code);
   void open_fixed_streams();
@@ -246,7 +249,7 @@ class Connection final : public session::Session {
   std::uint64_t close_answers_ = 0;
   TimePoint closing_until_{};
 
-  TimePoint last_write_{};
+  TimePoint last_write_{}, now_{};             // now_: of the last call from the edge
   TimePoint follow_up_at_ = TimePoint::max();  // a last packet that may be lost gets a successor then ...
   TimePoint lossy_until_{};                    // ... while the path loses packets
   std::uint64_t lost_seen_ = 0, data_sent_ = 0;

@@ -11,6 +11,12 @@ namespace qtrp::quic {
 
 using session::EventKind;
 
+namespace {
+
+constexpr int kRoundTripsToGrow = 8;
+
+}  // namespace
+
 Connection::Stream* Connection::find(std::int64_t id) {
   auto at = streams_.find(id);
   return at == streams_.end() ? nullptr : &at->second;
@@ -99,7 +105,29 @@ void Connection::moved(session::StreamId id, std::size_t n) {
   stream->unmoved -= credit;
   ngtcp2_conn_extend_max_offset(conn_, credit);
   ngtcp2_conn_extend_max_stream_offset(conn_, stream->id, credit);
+  grow_window(*stream, credit);
   setup_.host->wants_flush(*this);
+}
+
+/// The window doubles while the peer uses half of it within a few round trips: on a lossy path that takes more than the
+/// two that ngtcp2's own tuning allows, since everything behind a lost packet waits.
+void Connection::grow_window(Stream& stream, std::uint64_t credit) {
+  ngtcp2_conn_info info;
+  ngtcp2_conn_get_conn_info(conn_, &info);
+  if (stream.window == 0) {
+    stream.window = setup_.options->stream_window;
+    stream.since = now_;
+  }
+  stream.moved += credit;
+  if (stream.moved < stream.window / 2) return;
+  const auto round_trip = std::chrono::nanoseconds(static_cast<std::int64_t>(info.smoothed_rtt));
+  if (now_ - stream.since < kRoundTripsToGrow * round_trip && stream.window < setup_.options->max_stream_window) {
+    const std::uint64_t more = std::min(stream.window, setup_.options->max_stream_window - stream.window);
+    ngtcp2_conn_extend_max_stream_offset(conn_, stream.id, more);
+    stream.window += more;
+  }
+  stream.moved = 0;
+  stream.since = now_;
 }
 
 void Connection::authenticated() {
