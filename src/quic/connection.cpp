@@ -70,8 +70,9 @@ Connection::Connection(const Setup& setup, bool server)
 
 Connection::~Connection() {
   release_last_body();
-  for (Pending& event : events_)
-    if (event.block) incoming_.release(*event.block);
+  for (auto* events : {&events_, &early_})
+    for (Pending& event : *events)
+      if (event.block) incoming_.release(*event.block);
   for (auto& [id, stream] : streams_) stream.out.clear(outgoing_);
   if (conn_) ngtcp2_conn_del(conn_);
 }
@@ -294,9 +295,11 @@ void Connection::close(Error reason) {
 void Connection::abandon() {
   abandoned_ = true;
   release_last_body();
-  for (Pending& event : events_)
-    if (event.block) incoming_.release(*event.block);
+  for (auto* events : {&events_, &early_})
+    for (Pending& event : *events)
+      if (event.block) incoming_.release(*event.block);
   events_.clear();
+  early_.clear();
   for (auto& [id, stream] : streams_) {
     stream.source = nullptr;
     stream.gone = true;

@@ -227,6 +227,7 @@ class Connection final : public session::Session {
   bool filling_ = false;
 
   std::deque<Pending> events_;
+  std::deque<Pending> early_;       // client: of the server's streams that overtook its proof on stream 0
   std::size_t incoming_bytes_ = 0;  // of body events that wait
   std::uint64_t owed_ = 0;          // credit kept back until authenticated()
   Block* delivered_ = nullptr;      // of the last body event given out

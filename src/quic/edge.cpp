@@ -258,6 +258,7 @@ void Handle::authenticated() {
   if (!c) return;
   c->authenticated();
   entry_->deadline = TimePoint::max();
+  if (c->has_events()) edge_->tell_later(*entry_);
 }
 
 }  // namespace qtrp::quic

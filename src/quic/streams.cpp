@@ -131,7 +131,12 @@ void Connection::grow_window(Stream& stream, std::uint64_t credit) {
 }
 
 void Connection::authenticated() {
-  if (std::exchange(authenticated_, true) || !server_) return;
+  if (std::exchange(authenticated_, true)) return;
+  if (!server_) {
+    events_.insert(events_.begin(), early_.begin(), early_.end());
+    early_.clear();
+    return;
+  }
   const Options& options = *setup_.options;
   if (options.max_buffered > 4 * kUnauthenticatedBytes)
     ngtcp2_conn_extend_max_offset(conn_, options.max_buffered - 4 * kUnauthenticatedBytes);
@@ -150,6 +155,10 @@ std::optional<session::Event> Connection::next_event() {
   while (!events_.empty()) {
     Pending pending = events_.front();
     events_.pop_front();
+    if (!server_ && !authenticated_ && (pending.stream & 1) != 0) {  // the server's: not before it has proved itself
+      early_.push_back(pending);
+      continue;
+    }
     Stream* stream = find(pending.stream);
     if (pending.release) {
       if (stream) forget(*stream);

@@ -181,9 +181,10 @@ TEST(Congestion, ALostMessageIsMissedWithinARoundTrip) {
   }
   std::sort(times.begin(), times.end());
   RecordProperty("p50", std::to_string(times[150]));
+  RecordProperty("p95", std::to_string(times[285]));
   RecordProperty("p99", std::to_string(times[297]));
   EXPECT_LT(times[150], 115);
-  EXPECT_LT(times[297], 350);
+  EXPECT_LT(times[285], 270);  // one loss; the hundredth message loses twice
 }
 
 TEST(Congestion, CubicAndRenoAreNgtcp2sOwn) {

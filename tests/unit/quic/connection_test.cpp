@@ -210,6 +210,25 @@ TEST(Connection, AnUnauthenticatedPeerGetsOneStreamAnd64KiB) {
   EXPECT_EQ(pair.server.streams[0].bytes, 1u << 20);
 }
 
+TEST(Connection, StreamsThatOvertakeTheServersProofWaitForIt) {
+  Pair pair;
+  pair.trusting = false;
+  ASSERT_TRUE(pair.establish());
+  PatternSource control(1, 10, PatternSource::After::block), down(2, 5000);
+  ASSERT_TRUE(pair.client.connection->open(control, nullptr));
+  ASSERT_TRUE(pair.run_until([&] { return pair.server.streams[0].opened; }));
+  pair.server.connection->authenticated();
+  auto id = pair.server.connection->open(down, nullptr);
+  ASSERT_TRUE(id);
+  pair.run_for(1s);
+  EXPECT_TRUE(pair.client.opened.empty());
+  EXPECT_EQ(pair.client.streams[*id].bytes, 0u);
+  pair.client.connection->authenticated();
+  ASSERT_TRUE(pair.run_until([&] { return pair.client.streams[*id].finished; }));
+  EXPECT_EQ(pair.client.opened.size(), 1u);
+  EXPECT_EQ(pair.client.streams[*id].bytes, 5000u);
+}
+
 TEST(Connection, CloseDeliversWhatIsQueuedAndTheReason) {
   Tunnel t;
   ASSERT_TRUE(t.start());

@@ -24,7 +24,7 @@ struct Party final : session::SessionListener {
   std::unique_ptr<QuicSession> session;
   std::map<session::StreamId, Seen> streams;
   std::vector<session::StreamId> opened;
-  bool established = false;
+  bool established = false, trusting = false;
   std::optional<Error> closed;
   std::function<void(session::StreamId)> on_opened;
   std::function<void()> changed;
@@ -39,7 +39,10 @@ struct Party final : session::SessionListener {
       if (!event) break;
       Seen& seen = streams[event->stream];
       switch (event->kind) {
-        case session::EventKind::established: established = true; break;
+        case session::EventKind::established:
+          established = true;
+          if (trusting) session->authenticated();
+          break;
         case session::EventKind::opened:
           opened.push_back(event->stream);
           if (on_opened) on_opened(event->stream);
@@ -65,6 +68,7 @@ class Endpoint : public testing::TestWithParam<const char*> {
  protected:
   Endpoint() : loop(std::string_view(GetParam()) == "net" ? io::make_asio_loop() : io::make_epoll_loop()) {
     server_options.identity = make_certificate();
+    client.trusting = true;
     client.changed = server.changed = [this] { check(); };
   }
   void listen() {

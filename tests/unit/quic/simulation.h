@@ -233,7 +233,9 @@ class Pair {
     now = end;
   }
   bool establish() {
-    return run_until([&] { return client.established; });
+    if (!run_until([&] { return client.established; })) return false;
+    if (trusting) client.connection->authenticated();
+    return true;
   }
 
   Weather weather;
@@ -243,6 +245,7 @@ class Pair {
   Site site;
   std::uint64_t datagrams = 0, to_client = 0, lost = 0;
   std::size_t largest_departure = 0;
+  bool trusting = true;                 ///< establish() goes on as if the server had proved itself
   bool cut = false;                     ///< nothing gets through
   std::optional<io::Endpoint> seen_as;  ///< the client's address as NAT shows it
   Options client_options_, server_options_;
