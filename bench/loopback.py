@@ -17,6 +17,7 @@ import os
 import pathlib
 import re
 import resource
+import shlex
 import shutil
 import socket
 import statistics
@@ -241,8 +242,14 @@ def main():
     parser.add_argument("--idle", type=int, default=10_000, help="idle connections")
     parser.add_argument("--only", default="", help="regular expression: which contestants")
     parser.add_argument("--against", default="frp plain, mux", help="the contestant that ratios refer to")
+    parser.add_argument("--congestion", help="run in a network namespace of its own whose TCP default is this one (root): where the system's "
+                        "default is bbr, its timers are half of what every contestant costs on loopback")
     parser.add_argument("--json", type=pathlib.Path, help="write every single measurement there")
     options = parser.parse_args()
+    if options.congestion and "QTRP_BENCH_NAMESPACE" not in os.environ:
+        script = f'ip link set lo up && sysctl -qw net.ipv4.tcp_congestion_control={shlex.quote(options.congestion)} && exec "$@"'
+        os.environ["QTRP_BENCH_NAMESPACE"] = "1"
+        os.execvp("unshare", ["unshare", "-n", "sh", "-c", script, "sh", sys.executable, *sys.argv])
     if options.quick:
         options.rounds, options.seconds, options.idle = 1, 1, 2_000
     for program in ("iperf3", "wrk", "/usr/sbin/nginx"):

@@ -54,6 +54,7 @@ struct Connector::State {
       if (options.receive_buffer > 0) {
         ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &options.receive_buffer, sizeof options.receive_buffer);
       }
+      set_loopback_congestion(fd.get(), to);
       if (options.before_connect) options.before_connect(fd.get());
       if (::connect(fd.get(), to.data(), to.size()) == 0) {
         done(std::move(fd));

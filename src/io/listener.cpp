@@ -23,6 +23,7 @@ Result<std::unique_ptr<Listener>> Listener::listen(Loop& loop, const Endpoint& a
   if (!fd) return fail_errno(what, errno);
   const int on = 1, off = 0;
   ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  set_loopback_congestion(fd.get(), at);  // what it accepts inherits it
   // "::" serves IPv4 as well, whatever net.ipv6.bindv6only says.
   if (at.family() == AF_INET6) ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
   if (receive_buffer > 0 &&

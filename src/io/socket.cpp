@@ -184,4 +184,12 @@ void set_keep_alive(int fd, int idle_seconds, int interval_seconds, int count) {
   ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
 }
 
+void set_loopback_congestion(int fd, const Endpoint& at) {
+  if (!at.is_loopback()) return;
+  static constexpr std::string_view kUnpaced = "cubic";
+  static constexpr std::string_view kAlways = "reno";  // in every kernel and open to every user
+  if (::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, kUnpaced.data(), kUnpaced.size()) != 0)
+    ::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, kAlways.data(), kAlways.size());
+}
+
 }  // namespace qtrp::io

@@ -16,6 +16,7 @@
 
 #include "bpf_brutal.h"
 #include "qtrp/base/log.h"
+#include "qtrp/io/endpoint.h"
 
 namespace qtrp::pacing {
 namespace {
@@ -40,6 +41,14 @@ std::string selected_congestion(int fd) {
   socklen_t size = name.size();
   if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), &size) != 0) return "";
   return std::string(name.data(), strnlen(name.data(), name.size()));
+}
+
+bool peer_is_loopback(int fd) {
+  io::Endpoint peer;
+  socklen_t size = io::Endpoint::capacity();
+  if (getpeername(fd, peer.data(), &size) != 0) return false;
+  peer.set_size(size);
+  return peer.is_loopback();
 }
 
 std::string first_line(const char* file) {
@@ -104,6 +113,7 @@ Result<std::unique_ptr<TcpControl>> TcpControl::create(Options options) {
                                   first_line("/proc/sys/net/ipv4/tcp_available_congestion_control")));
   }
   control->base_ = selected_congestion(scratch.fd());
+  control->named_ = !options.congestion.empty();
   control->fixed_buffer_ = options.buffer;
   const int probe = 64 << 10;
   state.force = setsockopt(scratch.fd(), SOL_SOCKET, SO_RCVBUFFORCE, &probe, sizeof probe) == 0;
@@ -241,19 +251,22 @@ void TunnelPacing::choose(TimePoint now) {
     }
   }
   const bool kernel_paces = wanted == TcpMechanism::bpf || wanted == TcpMechanism::module;
-  if (!kernel_paces && selected_congestion(fd_) != control_.base_) select(control_.base_);
+  // On loopback the socket came with one that doesn't pace (io::set_loopback_congestion).
+  const bool keep = !wanted && !control_.named_ && peer_is_loopback(fd_);
+  if (!kernel_paces && !keep && selected_congestion(fd_) != control_.base_) select(control_.base_);
   brutal_ = wanted;
   pacing_ = wanted == TcpMechanism::pacer;
   tune_pacer(now);
 }
 
 // The pacer lets the target's worth of new bytes through; the kernel may send them again on top, as fast as would make
-// up for the loss.
+// up for the loss. What the kernel held back it must not send in a burst either: never above the target by more than 2
+// % over any second, so its own limit stands just above.
 void TunnelPacing::tune_pacer(TimePoint now) {
   std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
   if (pacing_) {
     bucket_.set_rate(target_bps_ / 8, now);
-    most = static_cast<std::uint64_t>(static_cast<double>(target_bps_) / 8 / acks_.value(now) * 1.1);
+    most = static_cast<std::uint64_t>(static_cast<double>(target_bps_) / 8 / acks_.value(now) * 1.015);
   }
   setsockopt(fd_, SOL_SOCKET, SO_MAX_PACING_RATE, &most, sizeof most);
 }

@@ -153,6 +153,9 @@ void TunnelSession::on_readable() {
     heard_ = true;
     wire_in_ += r.n;
     const bool drained = r.n < space.size();
+    // A buffer filled to the brim is bulk: the next read stops at a header again, else reads as long as frames would
+    // keep straddling them and no body would ever be met at its start.
+    if (!drained && space.size() >= mux::Mux::kMaxHeader + kLeastBatch) bulk_ahead_ = kBulkReads;
     in_.size += r.n;
     if (closing_) {
       in_.size = 0;  // nobody listens any more

@@ -10,6 +10,7 @@ from testlink import TestLink
 from traffic import stream
 
 LINK = {"delay": "50ms", "rate": "200M", "queue": "100ms"}
+STALL = 1.05  # a machine that stalls for 30 ms delivers 3 % of a second late and at once; the promise is 2 % (bench/, unit tests)
 
 
 def bpf_unavailable():
@@ -41,7 +42,8 @@ def test_brutal_holds_its_target_where_cubic_collapses():
 def test_brutal_stays_below_its_target_on_a_clean_link():
     with TestLink(**LINK) as link:
         got = stream(link, target=100, mode="bpf", seconds=8)
-        assert got["most_in_a_second_mbps"] <= 102
+        assert got["most_in_a_second_mbps"] <= 100 * STALL
+        assert got["mbps"] <= 101
         assert got["mbps"] > 75  # below a test machine's load; near 99 on a quiet one
         assert got["retransmitted_bytes"] == 0
 
@@ -57,7 +59,8 @@ def test_the_pacer_stays_below_its_target():
     with TestLink(**LINK) as link:
         got = stream(link, target=60, mode="pacer", seconds=8)
         assert got["runs"].startswith("brutal (pacer over ")
-        assert got["most_in_a_second_mbps"] <= 61.2
+        assert got["most_in_a_second_mbps"] <= 60 * STALL
+        assert got["mbps"] <= 60.6
         assert got["mbps"] > 40
 
 
@@ -68,7 +71,8 @@ def test_without_capabilities_it_falls_back_and_says_why():
         assert got["runs"].startswith("brutal (pacer over ")
         if bpf_unavailable() is None:
             assert got["control"].endswith("because loading the BPF controller needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN")
-        assert got["most_in_a_second_mbps"] <= 51
+        assert got["most_in_a_second_mbps"] <= 50 * STALL
+        assert got["mbps"] <= 50.5
         assert got["mbps"] > 30
         with pytest.raises(subprocess.CalledProcessError) as refused:
             stream(link, target=50, mode="bpf", prefix=bounding)

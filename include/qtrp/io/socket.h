@@ -104,6 +104,11 @@ class Socket final : private Watcher {
 /// Options set on every accepted or connected TCP socket.
 void set_no_delay(int fd);
 void set_keep_alive(int fd, int idle_seconds, int interval_seconds, int count);
+/// For a TCP socket that listens on `at` or is about to connect to it: if that is loopback, a congestion controller
+/// that doesn't pace. BBR, the default of many systems, paces by timers; on loopback there is no queue to spare, and
+/// they cost a good part of the throughput (docs/performance.md). Later is too late: a socket that was BBR's once stays
+/// paced.
+void set_loopback_congestion(int fd, const Endpoint& at);
 
 /// Accepts in batches. When descriptors run out it pauses for 100 ms instead of spinning and says so once.
 class Listener final : private Watcher {

@@ -29,7 +29,7 @@ class TcpControl {
   struct Options {
     std::string mode = "auto";    ///< brutal.mode: auto, bpf, module, pacer
     std::string congestion = {};  ///< tcp.congestion: the base controller; empty: bbr where the kernel has it, else the
-                                  ///< kernel's default
+                                  ///< kernel's default; on loopback one that doesn't pace
     std::uint64_t buffer = 0;     ///< tcp.buffer: bytes of each socket buffer; 0: follow the link
     bool brutal = false;          ///< a target is configured: choose the mechanism now rather than at the first target
   };
@@ -67,6 +67,7 @@ class TcpControl {
   void controller_lost(const std::string& why);
 
   std::string base_;
+  bool named_ = false;  // by tcp.congestion: it holds on loopback as well
   std::uint64_t fixed_buffer_ = 0;
   std::unique_ptr<State> state_;
 };
