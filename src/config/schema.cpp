@@ -12,6 +12,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "qtrp/base/file_mode.h"
 #include "units.h"
 
 namespace qtrp::config {
@@ -54,6 +55,20 @@ void read_file_path(Reader& reader, const YAML::Node& node, std::string& out) {
     reader.mistake(node, fmt::format("{} is not a file, expected the path of a file", path.string()));
   } else {
     out = path.string();
+  }
+}
+
+/// A private key: one that every user may read is refused, as ssh does; one that a group may read gets a warning.
+void read_key_path(Reader& reader, const YAML::Node& node, std::string& out, std::vector<std::string>& warnings) {
+  read_file_path(reader, node, out);
+  if (out.empty()) return;
+  const FileMode found = file_mode(out);
+  if (found.exposure == Exposure::everybody) {
+    reader.mistake(node, fmt::format("{} holds a private key and every user of this machine can read it (mode {:04o}), "
+                                     "expected the owner alone: chmod 600 {}",
+                                     out, found.mode, out));
+  } else if (auto warning = exposure(out)) {
+    warnings.push_back(std::move(*warning));
   }
 }
 
@@ -131,7 +146,7 @@ void read_pins(Reader& reader, const YAML::Node& node, std::vector<std::string>&
     reader.list(node, expected, one);
 }
 
-void read_tls(Reader& reader, const YAML::Node& node, Role role, Tls& out) {
+void read_tls(Reader& reader, const YAML::Node& node, Role role, Tls& out, std::vector<std::string>& warnings) {
   if (role == Role::server) {
     static constexpr std::array<Reader::Elsewhere, 3> clients{
         {{"ca", "tls.ca is the client's, the server has tls.cert and tls.key"},
@@ -140,7 +155,7 @@ void read_tls(Reader& reader, const YAML::Node& node, Role role, Tls& out) {
     const std::size_t before = reader.count();
     reader.map(node,
                {{"cert", [&](const YAML::Node& n) { read_file_path(reader, n, out.cert); }},
-                {"key", [&](const YAML::Node& n) { read_file_path(reader, n, out.key); }}},
+                {"key", [&](const YAML::Node& n) { read_key_path(reader, n, out.key, warnings); }}},
                clients);
     if (reader.count() == before && out.cert.empty() != out.key.empty())
       reader.mistake(node, "found one of tls.cert and tls.key, expected both or neither");
@@ -343,10 +358,10 @@ void warn_if_short(std::string_view secret, std::string_view whose, std::vector<
 }
 
 std::optional<std::string> exposure(const std::filesystem::path& file) {
-  struct stat status{};
-  if (::stat(file.c_str(), &status) != 0 || (status.st_mode & (S_IRGRP | S_IROTH)) == 0) return std::nullopt;
+  const FileMode found = file_mode(file);
+  if (found.exposure == Exposure::none) return std::nullopt;
   return fmt::format("{} holds a secret and other users of this machine can read it (mode {:04o}): chmod 600 {}",
-                     file.string(), status.st_mode & 07777U, file.string());
+                     file.string(), found.mode, file.string());
 }
 
 std::vector<Reader::Key> common_keys(Reader& reader, Role role, Common& config, Given& given) {
@@ -368,7 +383,7 @@ std::vector<Reader::Key> common_keys(Reader& reader, Role role, Common& config, 
       {"tls",
        [&, role](const YAML::Node& n) {
          given.tls = n.Mark();
-         read_tls(reader, n, role, config.tls);
+         read_tls(reader, n, role, config.tls, config.warnings);
        }},
       {"chacha20",
        [&](const YAML::Node& n) {

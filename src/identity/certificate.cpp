@@ -5,11 +5,11 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
-#include <sys/stat.h>
 
 #include <cerrno>
 
 #include "identity/state_file.h"
+#include "qtrp/base/file_mode.h"
 #include "qtrp/base/log.h"
 #include "qtrp/identity/identity.h"
 
@@ -164,11 +164,19 @@ Result<std::string> read_or_make(const std::filesystem::path& path, Make make) {
   return fail(ErrorKind::system, path.string() + " comes and goes");
 }
 
-void warn_if_open(const std::filesystem::path& key) {
-  struct stat status{};
-  if (::stat(key.c_str(), &status) == 0 && (status.st_mode & 077U) != 0) {
-    log::warn("{} can be read by others (mode {:04o}); chmod 600 it", key.string(), status.st_mode & 07777U);
+/// As ssh does: a key that every user of the machine can read is used no more. A group's access gets a warning.
+Result<void> check_key_mode(const std::filesystem::path& key) {
+  const FileMode found = file_mode(key);
+  if (found.exposure == Exposure::everybody) {
+    return fail(
+        ErrorKind::config,
+        fmt::format("{0} can be read by every user of this machine (mode {1:04o}), so it is not used: chmod 600 "
+                    "it, or delete it and its certificate for a new key (clients with a pin need the new pin)",
+                    key.string(), found.mode));
   }
+  if (found.exposure == Exposure::group)
+    log::warn("{} can be read by a group (mode {:04o}); chmod 600 it", key.string(), found.mode);
+  return {};
 }
 
 Result<Certificate> keep_in(const std::filesystem::path& directory) {
@@ -184,7 +192,7 @@ Result<Certificate> keep_in(const std::filesystem::path& directory) {
   }
   auto key = read_or_make(key_path, make_key_pem);
   if (!key) return std::unexpected(std::move(key.error()));
-  warn_if_open(key_path);
+  if (auto closed = check_key_mode(key_path); !closed) return std::unexpected(std::move(closed.error()));
   // A key without a certificate (a start that was cut short) gets one, so the pin stays.
   auto certificate = read_or_make(certificate_path, [&] { return make_certificate_pem(*key); });
   if (!certificate) return std::unexpected(std::move(certificate.error()));

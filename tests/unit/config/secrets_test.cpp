@@ -173,5 +173,24 @@ TEST(Secrets, InAFileThatOthersMayReadGetAWarning) {
   EXPECT_THAT(file->warnings, ElementsAre(HasSubstr("token holds a secret")));
 }
 
+TEST(Secrets, APrivateKeyThatEverybodyMayReadIsRefused) {
+  const Directory directory;
+  directory.write("server.crt", "not looked into here\n", 0644);
+  const std::string yaml = "tls: {cert: server.crt, key: server.key}\n" + least_server;
+  directory.write("server.key", "not looked into here\n", 0644);
+  const auto open = load_server(directory.write("a.yaml", yaml));
+  ASSERT_FALSE(open);
+  EXPECT_THAT(joined(open.error()), HasSubstr("a.yaml:1:30: "));
+  EXPECT_THAT(joined(open.error()), HasSubstr("every user of this machine can read it (mode 0644)"));
+  directory.write("server.key", "not looked into here\n", 0640);
+  const auto group = load_server(directory.write("b.yaml", yaml));
+  ASSERT_TRUE(group);
+  EXPECT_THAT(group->warnings, ElementsAre(HasSubstr("(mode 0640): chmod 600")));
+  directory.write("server.key", "not looked into here\n", 0600);
+  const auto closed = load_server(directory.write("c.yaml", yaml));
+  ASSERT_TRUE(closed);
+  EXPECT_THAT(closed->warnings, IsEmpty());
+}
+
 }  // namespace
 }  // namespace qtrp::config

@@ -124,6 +124,20 @@ TEST_F(StateDirectory, DamagedOrForeignKeysAreErrorsAndStay) {
   EXPECT_EQ(content(directory_ / "server.key"), "no key at all\n");
 }
 
+TEST_F(StateDirectory, AKeyThatEverybodyMayReadIsRefusedAndStays) {
+  const auto made = keep_certificate(directory_);
+  ASSERT_TRUE(made);
+  ::chmod((directory_ / "server.key").c_str(), 0644);
+  const auto refused = keep_certificate(directory_);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().kind, ErrorKind::config);
+  EXPECT_THAT(refused.error().message, testing::HasSubstr("every user of this machine (mode 0644)"));
+  ::chmod((directory_ / "server.key").c_str(), 0600);
+  const auto again = keep_certificate(directory_);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->pin, made->pin);
+}
+
 TEST_F(StateDirectory, WithoutAPlaceItIsMadeInMemory) {
   const auto nowhere = keep_certificate(std::nullopt);
   ASSERT_TRUE(nowhere);
