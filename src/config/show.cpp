@@ -1,40 +1,14 @@
 // The effective configuration as YAML that loads again. Secrets are replaced by "***".
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
 #include <string>
 
-#include "qtrp/config/config.h"
+#include "qtrp/config/join.h"
 
 namespace qtrp::config {
 namespace {
 
 constexpr std::string_view hidden = "\"***\"";
-
-/// A scalar: as it is where YAML reads it back as it is, in double quotes otherwise.
-std::string scalar(std::string_view text) {
-  static constexpr std::array<std::string_view, 4> nulls{"null", "Null", "NULL", "~"};
-  const auto plain = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '/' ||
-           c == '_' || c == '-' || c == ':';
-  };
-  if (!text.empty() && text.front() != '-' && text.front() != ':' && text.back() != ':' &&
-      std::ranges::all_of(text, plain) && std::ranges::find(nulls, text) == nulls.end())
-    return std::string(text);
-  std::string out = "\"";
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '"' || c == '\\') out += '\\';
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      out += fmt::format("\\x{:02x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
-      continue;
-    }
-    if (text.compare(i, 2, "${") == 0) out += '$';
-    out += c;
-  }
-  return out + "\"";
-}
 
 std::string duration(std::chrono::milliseconds value) {
   return value.count() % 1000 == 0 ? fmt::format("{}s", value.count() / 1000) : fmt::format("{}ms", value.count());
@@ -42,7 +16,7 @@ std::string duration(std::chrono::milliseconds value) {
 
 std::string list(const std::vector<std::string>& values) {
   std::string out;
-  for (const std::string& value : values) out += (out.empty() ? "" : ", ") + scalar(value);
+  for (const std::string& value : values) out += (out.empty() ? "" : ", ") + yaml_scalar(value);
   return "[" + out + "]";
 }
 
@@ -66,7 +40,7 @@ std::string common(const Common& c, Side side) {
                      c.brutal.mode);
   std::string tls;
   const auto add = [&](std::string_view key, const std::string& value) {
-    if (!value.empty()) tls += fmt::format("  {}: {}\n", key, scalar(value));
+    if (!value.empty()) tls += fmt::format("  {}: {}\n", key, yaml_scalar(value));
   };
   add("cert", c.tls.cert);
   add("key", c.tls.key);
@@ -77,7 +51,7 @@ std::string common(const Common& c, Side side) {
   if (!c.chacha20_psk.empty()) out += fmt::format("chacha20:\n  psk: {}\n", hidden);
   if (quic) {
     out += fmt::format("quic:\n  congestion: {}\n", c.quic.congestion);
-    if (side == Side::server) out += fmt::format("  masquerade: {}\n", scalar(c.quic.masquerade));
+    if (side == Side::server) out += fmt::format("  masquerade: {}\n", yaml_scalar(c.quic.masquerade));
   } else {
     out += "tcp:\n";
     if (!c.tcp.congestion.empty()) out += fmt::format("  congestion: {}\n", c.tcp.congestion);
@@ -86,24 +60,24 @@ std::string common(const Common& c, Side side) {
   if (!c.stats.enabled) {
     out += "stats: false\n";
   } else {
-    out += fmt::format("stats:\n  listen: {}\n", scalar(c.stats.listen.to_string()));
+    out += fmt::format("stats:\n  listen: {}\n", yaml_scalar(c.stats.listen.to_string()));
     if (!c.stats.token.empty()) out += fmt::format("  token: {}\n", hidden);
     if (!c.stats.allow.empty()) out += fmt::format("  allow: {}\n", list(c.stats.allow));
   }
   out += fmt::format(
       "log:\n  level: {}\nworkers: {}\nkeepalive:\n  interval: {}\nshutdown:\n  grace: {}\nconnect_timeout: {}\n",
       c.log.level, c.workers, duration(c.keepalive_interval), duration(c.shutdown_grace), duration(c.connect_timeout));
-  if (!c.state_dir.empty()) out += fmt::format("state_dir: {}\n", scalar(c.state_dir));
+  if (!c.state_dir.empty()) out += fmt::format("state_dir: {}\n", yaml_scalar(c.state_dir));
   return out;
 }
 
 }  // namespace
 
 std::string show(const ServerConfig& config) {
-  std::string out = fmt::format("bind: {}\n", scalar(config.bind.to_string())) + common(config, Side::server);
+  std::string out = fmt::format("bind: {}\n", yaml_scalar(config.bind.to_string())) + common(config, Side::server);
   out += "auth:\n  tokens:\n";
   for (const Token& token : config.tokens) {
-    out += fmt::format("    - token: {}\n      name: {}\n      ports: {}\n", hidden, scalar(token.name),
+    out += fmt::format("    - token: {}\n      name: {}\n      ports: {}\n", hidden, yaml_scalar(token.name),
                        ports(token.ports));
     if (token.max_proxies) out += fmt::format("      max_proxies: {}\n", *token.max_proxies);
     if (token.max_connections) out += fmt::format("      max_connections: {}\n", *token.max_connections);
@@ -113,13 +87,14 @@ std::string show(const ServerConfig& config) {
 }
 
 std::string show(const ClientConfig& config) {
-  std::string out =
-      fmt::format("server: {}\ntoken: {}\n", scalar(config.server.to_string()), hidden) + common(config, Side::client);
-  out += fmt::format("name: {}\ntunnels: {}\npool: {}\nproxies:\n", scalar(config.name), config.tunnels, config.pool);
+  std::string out = fmt::format("server: {}\ntoken: {}\n", yaml_scalar(config.server.to_string()), hidden) +
+                    common(config, Side::client);
+  out +=
+      fmt::format("name: {}\ntunnels: {}\npool: {}\nproxies:\n", yaml_scalar(config.name), config.tunnels, config.pool);
   for (const Proxy& proxy : config.proxies) {
-    out += fmt::format("  - name: {}\n    remote_port: {}\n    local_addr: {}\n", scalar(proxy.name), proxy.remote_port,
-                       scalar(proxy.local.to_string()));
-    if (!proxy.bind.empty()) out += fmt::format("    bind: {}\n", scalar(proxy.bind));
+    out += fmt::format("  - name: {}\n    remote_port: {}\n    local_addr: {}\n", yaml_scalar(proxy.name),
+                       proxy.remote_port, yaml_scalar(proxy.local.to_string()));
+    if (!proxy.bind.empty()) out += fmt::format("    bind: {}\n", yaml_scalar(proxy.bind));
   }
   return out;
 }
