@@ -1,30 +1,26 @@
-// What the two executables share: the command line, loading the configuration, the log's level, descriptors, exit
-// codes.
+// What the two daemons share once the command line is read: loading the configuration, the log's level, descriptors,
+// exit codes.
 #pragma once
 
 #include <fmt/format.h>
 #include <sys/resource.h>
 
-#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <expected>
-#include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "qtrp/base/error.h"
 #include "qtrp/base/log.h"
 #include "qtrp/config/config.h"
 #include "qtrp/stats/version.h"
 
 namespace qtrp::apps {
-
-inline constexpr int exit_ok = 0;
-inline constexpr int exit_failure = 1;  ///< a failure at run time
-inline constexpr int exit_config = 2;   ///< a mistake in the configuration or on the command line
 
 /// Every connection is a descriptor or two, and the soft limit is 1024 nearly everywhere.
 inline void raise_descriptor_limit() {
@@ -44,50 +40,38 @@ inline log::Level log_level(const std::string& configured, int verbose, bool qui
   return configured == "error" ? log::Level::error : log::Level::info;
 }
 
-struct Program {
-  const char* name;
-  const char* purpose;
-  const char* default_file;
-  const char* footer;
+/// Every mistake of a configuration, one a line; empty if there is none.
+template <typename Config>
+std::string mistakes_of(const config::Loaded<Config>& loaded) {
+  std::string all;
+  if (!loaded)
+    for (const Error& mistake : loaded.error()) all += (all.empty() ? "" : "\n") + mistake.message;
+  return all;
+}
+
+/// Where a daemon's configuration comes from: `load` reads it (again at each call), `name` is what the log calls it.
+template <typename Config>
+struct Source {
+  std::string name;
+  std::function<config::Loaded<Config>()> load;
 };
 
-/// Main of a daemon: `load` gives its configuration or every mistake in it, `run` works until a signal ends it.
+/// A daemon: reads its configuration and tells every mistake in it, or works until a signal ends it.
 template <typename Config>
-int run_daemon(int argc, char** argv, const Program& program,
-               config::Loaded<Config> (*load)(const std::filesystem::path&), Result<void> (*run)(const Config&)) {
-  CLI::App app{program.purpose, program.name};
-  app.footer(program.footer);
-  std::string file = program.default_file;
-  bool check = false, quiet = false;
-  int verbose = 0;
-  app.add_option("-c,--config", file, "The configuration file (YAML)")->type_name("FILE")->capture_default_str();
-  app.add_flag("--check", check,
-               "Check the configuration, print all of it that is in effect (without secrets), and exit: 0 good, 2 not");
-  CLI::Option* louder = app.add_flag("-v,--verbose", verbose, "Log more: -v debug, -vv trace; beats log.level");
-  app.add_flag("-q,--quiet", quiet, "Log warnings and errors only; beats log.level")->excludes(louder);
-  app.set_version_flag("-V,--version", fmt::format("{} {}", program.name, version()), "Print the version and exit");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? exit_ok : exit_config;
-  }
-
-  const auto config = load(file);
+int run_daemon(const CommandLine& line, const Source<Config>& source, Result<void> (*run)(const Config&)) {
+  const auto config = source.load();
   if (!config) {
-    for (const Error& mistake : config.error()) std::fprintf(stderr, "%s\n", mistake.message.c_str());
+    std::fprintf(stderr, "%s\n", mistakes_of(config).c_str());
     return exit_config;
   }
-  if (check) {
+  if (line.check) {
     for (const std::string& warning : config->warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
-    const std::string shown = config::show(*config);
-    return std::fwrite(shown.data(), 1, shown.size(), stdout) == shown.size() && std::fflush(stdout) == 0
-               ? exit_ok
-               : exit_failure;
+    return print(config::show(*config));
   }
-  log::set_level(log_level(config->log.level, verbose, quiet));
+  log::set_level(log_level(config->log.level, line.verbose, line.quiet));
   for (const std::string& warning : config->warnings) log::warn("{}", warning);
   raise_descriptor_limit();
-  log::info("{} {}, {}", program.name, version(), file);
+  log::info("{} {}, {}", line.program().name, version(), source.name);
   if (const auto done = run(*config); !done) {
     log::error("{}", done.error().message);
     return done.error().kind == ErrorKind::config ? exit_config : exit_failure;
@@ -97,11 +81,11 @@ int run_daemon(int argc, char** argv, const Program& program,
 
 /// `body`, with what no one caught turned into a line and an exit code.
 template <typename Body>
-int guarded(const char* name, Body body) {
+int guarded(const std::string& name, Body body) {
   try {
     return body();
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s: %s\n", name, error.what());
+    std::fprintf(stderr, "%s: %s\n", name.c_str(), error.what());
     return exit_failure;
   }
 }

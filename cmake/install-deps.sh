@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that QTRP needs, on a bare Debian 12 or 13, as root or with sudo. Everything else (the quickstart,
-# the tests, CI) calls this. Usage: install-deps.sh [build] [test] [fuzz] [bench]   (default: build)
+# the tests, CI) calls this. Usage: install-deps.sh [build] [test] [fuzz] [bench] [package]   (default: build)
 # What is there already costs one dpkg look-up and no network.
 set -euo pipefail
 
@@ -17,8 +17,11 @@ build=(g++ cmake ninja-build pkg-config git ccache mold ca-certificates
 ngtcp2=(libngtcp2-dev libngtcp2-crypto-gnutls-dev libnghttp3-dev libbpf-dev)
 # The BPF congestion controller: its absence leaves the rest whole, so a Debian without these packages still builds.
 bpf=(clang bpftool)
+# The Debian package: dpkg-shlibdeps finds the dependencies.
+package=(dpkg-dev)
 test=(libgtest-dev libgmock-dev libbenchmark-dev python3-venv python3-pytest python3-yaml python3-msgpack
-  python3-cryptography nginx-light openssh-server openssh-client curl iperf3 iproute2 procps golang-go openssl libcap2-bin)
+  python3-cryptography nginx-light openssh-server openssh-client curl iperf3 iproute2 procps golang-go openssl libcap2-bin
+  util-linux systemd python3-seccomp prometheus groff-base zsh "${package[@]}")
 bench=(wrk iperf3 nginx-light python3-yaml)
 fuzz=(clang-19 libclang-rt-19-dev llvm-19 clang-tidy-19 clang-format-19)
 
@@ -38,7 +41,8 @@ for group in "${groups[@]}"; do
     test) wanted+=("${test[@]}") ;;
     fuzz) wanted+=("${fuzz[@]}") ;;
     bench) wanted+=("${bench[@]}") ;;
-    *) echo "install-deps.sh: unknown group '$group' (build, test, fuzz, bench)" >&2; exit 2 ;;
+    package) wanted+=("${package[@]}") ;;
+    *) echo "install-deps.sh: unknown group '$group' (build, test, fuzz, bench, package)" >&2; exit 2 ;;
   esac
 done
 

@@ -107,6 +107,7 @@ class Daemon:
     def __init__(self, lab, program, name, config, arguments=()):
         self.lab, self.program, self.name, self.config = lab, program, name, config
         self.arguments = list(arguments)
+        self.wrapper = []  # the words before the program's, for a daemon that runs under something
         self.config_file = lab.dir / f"{name}.yaml"
         self.config_file.write_text(yaml.safe_dump(config, sort_keys=False))
         self.log_file = lab.dir / f"{name}.log"
@@ -119,7 +120,7 @@ class Daemon:
         with open(self.log_file, "ab") as log:
             self._mark = log.tell()
             self.process = subprocess.Popen(
-                [str(BIN / self.program), "-c", str(self.config_file), *self.arguments],
+                [*self.wrapper, str(BIN / self.program), "-c", str(self.config_file), *self.arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         return self
 
