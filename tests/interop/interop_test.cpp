@@ -124,12 +124,8 @@ TEST_P(Interop, AResetOfOursEndsTheirStream) {
   const auto stream = connection.open(1, 100000, 0);
   ASSERT_TRUE(connection.run([&] { return connection.mux.counters().bytes_out >= 100024; }));
   connection.mux.reset(stream, session::ResetCode::cancelled);
-  ASSERT_TRUE(connection.run([&] { return !connection.mux.wants_write(); }));
-  // Their Close answers, for a stream that is gone here: passed over, and the session goes on.
-  const auto frames = connection.mux.counters().frames_in;
-  if (GetParam().protocol != Protocol::yamux) {
-    ASSERT_TRUE(connection.run([&] { return connection.mux.counters().frames_in > frames; }));
-  }
+  // Their Close answers, for a stream that is gone here: passed over. The session goes on: they open a stream.
+  ASSERT_TRUE(connection.run([&] { return connection.mux.counters().accepted > 0; })) << connection.error.message;
   EXPECT_FALSE(connection.closed) << connection.error.message;
   EXPECT_EQ(connection.finish(), 0);
 }

@@ -277,7 +277,7 @@ func leave(s session) error {
 	return expectEOF(st)
 }
 
-// reset takes one stream and expects it to be cut off: by a reset in yamux, by the end in smux.
+// reset takes one stream and expects it to be cut off: by a reset in yamux, by the end in smux. Then it opens one of its own.
 func reset(s session) error {
 	st, err := s.Accept()
 	if err != nil {
@@ -294,6 +294,11 @@ func reset(s session) error {
 	if *protocol != "yamux" && err != io.EOF {
 		return fmt.Errorf("expected the end, got %v", err)
 	}
-	st.Close() // the test may have ended the connection already
+	if err := st.Close(); err != nil {
+		return err
+	}
+	// Tells the test that the reset was seen: the end of the connection would overtake it at a waiting reader. The test checks
+	// that it comes, and may end the connection before Open has returned.
+	s.Open()
 	return nil
 }
