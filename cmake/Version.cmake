@@ -1,0 +1,32 @@
+# QTRP_VERSION: what --version says, the same for the same source. In this order: -DQTRP_VERSION=..., the file VERSION (a release
+# tarball has one), git describe (v0.2.0 -> 0.2.0, five commits later 0.2.0+5.gabcdef1, without any tag 0.1.0+gabcdef1), the
+# project's version.
+set(QTRP_VERSION "" CACHE STRING "The version to report; empty: found out from the source")
+set(found "${QTRP_VERSION}")
+if(NOT found AND EXISTS ${PROJECT_SOURCE_DIR}/VERSION)
+  file(STRINGS ${PROJECT_SOURCE_DIR}/VERSION found LIMIT_COUNT 1)
+endif()
+if(NOT found)
+  find_package(Git QUIET)
+  if(GIT_FOUND)
+    execute_process(COMMAND ${GIT_EXECUTABLE} -c safe.directory=* describe --tags --match "v[0-9]*" --abbrev=7 --always
+      WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE described OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE code)
+    if(code EQUAL 0)
+      if(described MATCHES "^v([0-9.]+)-([0-9]+)-(g[0-9a-f]+)$")
+        set(found "${CMAKE_MATCH_1}+${CMAKE_MATCH_2}.${CMAKE_MATCH_3}")
+      elseif(described MATCHES "^v([0-9.]+)$")
+        set(found "${CMAKE_MATCH_1}")
+      elseif(described MATCHES "^[0-9a-f]+$")
+        set(found "${PROJECT_VERSION}+g${described}")
+      endif()
+    endif()
+  endif()
+endif()
+if(NOT found)
+  set(found "${PROJECT_VERSION}")
+endif()
+# A Debian version as well (deb-version(7)): digits first, then letters, digits and . + ~
+if(NOT found MATCHES "^[0-9][A-Za-z0-9.+~]*$")
+  message(FATAL_ERROR "'${found}' is no version: expected a digit first, then letters, digits and . + ~")
+endif()
+set(QTRP_VERSION_STRING "${found}")
