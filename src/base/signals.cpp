@@ -32,19 +32,20 @@ Signals::~Signals() {
 int Signals::wait(std::optional<Duration> limit) {
   const TimePoint deadline = limit ? Clock::now() + *limit : TimePoint::max();
   for (;;) {
-    pollfd fds[2] = {{signal_fd_, POLLIN, 0}, {event_fd_, POLLIN, 0}};
+    pollfd fds[3] = {{signal_fd_, POLLIN, 0}, {event_fd_, POLLIN, 0}, {watched_, POLLIN, 0}};
     int ms = -1;
     if (limit) {
       const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
       ms = static_cast<int>(std::clamp<std::int64_t>(left, 0, 1'000'000));
     }
-    const int n = ::poll(fds, 2, ms);
+    const int n = ::poll(fds, 3, ms);
     if (n < 0 && errno == EINTR) continue;
     signalfd_siginfo info;
     if ((fds[0].revents & POLLIN) != 0 && ::read(signal_fd_, &info, sizeof info) == sizeof info)
       return static_cast<int>(info.ssi_signo);
     std::uint64_t count;
     if ((fds[1].revents & POLLIN) != 0 && ::read(event_fd_, &count, sizeof count) == sizeof count) return kNotified;
+    if (fds[2].revents != 0) return kReadable;
     if (limit && Clock::now() >= deadline) return kTimeout;
   }
 }

@@ -19,13 +19,17 @@ class Signals {
 
   static constexpr int kNotified = 0;
   static constexpr int kTimeout = -1;
-  /// The number of the next signal, kNotified after notify(), or kTimeout. No limit: waits for ever.
+  static constexpr int kReadable = -2;
+  /// The number of the next signal, kNotified after notify(), kReadable while the descriptor of watch() is, or
+  /// kTimeout. No limit: waits for ever.
   int wait(std::optional<Duration> limit = std::nullopt);
+  /// wait() looks at this descriptor as well; -1: at none.
+  void watch(int fd) { watched_ = fd; }
   /// Wakes wait(). Any thread.
   void notify();
 
  private:
-  int signal_fd_, event_fd_;
+  int signal_fd_, event_fd_, watched_ = -1;
 };
 
 }  // namespace qtrp
