@@ -10,6 +10,7 @@
 #include <cstring>
 #include <exception>
 #include <expected>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -17,7 +18,7 @@
 #include "command_line.h"
 #include "qtrp/base/error.h"
 #include "qtrp/base/log.h"
-#include "qtrp/config/config.h"
+#include "qtrp/config/reload.h"
 #include "qtrp/stats/version.h"
 
 namespace qtrp::apps {
@@ -54,11 +55,13 @@ template <typename Config>
 struct Source {
   std::string name;
   std::function<config::Loaded<Config>()> load;
+  std::filesystem::path file{};  ///< a running daemon reads it anew; empty: there is none
 };
 
 /// A daemon: reads its configuration and tells every mistake in it, or works until a signal ends it.
 template <typename Config>
-int run_daemon(const CommandLine& line, const Source<Config>& source, Result<void> (*run)(const Config&)) {
+int run_daemon(const CommandLine& line, const Source<Config>& source,
+               Result<void> (*run)(const Config&, config::Source<Config>)) {
   const auto config = source.load();
   if (!config) {
     std::fprintf(stderr, "%s\n", mistakes_of(config).c_str());
@@ -72,7 +75,10 @@ int run_daemon(const CommandLine& line, const Source<Config>& source, Result<voi
   for (const std::string& warning : config->warnings) log::warn("{}", warning);
   raise_descriptor_limit();
   log::info("{} {}, {}", line.program().name, version(), source.name);
-  if (const auto done = run(*config); !done) {
+  const auto set_level = [&line](const config::Log& log) {
+    log::set_level(log_level(log.level, line.verbose, line.quiet));
+  };
+  if (const auto done = run(*config, {.file = source.file, .load = source.load, .set_log_level = set_level}); !done) {
     log::error("{}", done.error().message);
     return done.error().kind == ErrorKind::config ? exit_config : exit_failure;
   }

@@ -11,6 +11,7 @@
 #include "daemon.h"
 #include "qtrp/client/client.h"
 #include "qtrp/config/join.h"
+#include "reload.h"
 #include "service.h"
 
 namespace qtrp::apps {
@@ -34,7 +35,8 @@ const Program program{
         {"Files",
          "/etc/qtrp/client.yaml    the service's configuration; /usr/share/doc/qtrp/configuration.md has every key\n"
          "$STATE_DIRECTORY, $XDG_STATE_HOME/qtrp or ~/.local/state/qtrp    where the client's identity is kept"},
-        {"Signals", "TERM or INT ends it; running connections get shutdown.grace"},
+        {"Signals",
+         "TERM or INT ends it; running connections get shutdown.grace. HUP reads the file anew, as reload does"},
         {"Exit codes",
          "0 ended as asked, 1 failure at run time, 2 mistake in the configuration or on the command line"},
     }};
@@ -152,6 +154,7 @@ int run(int argc, char** argv) {
   CommandLine line(program);
   JoinOptions options;
   add_join(line.app(), options);
+  add_reload_command<config::ClientConfig>(line, "client", config::load_client);
   CLI::App& install = add_service_commands(
       line, setup::Role::client, [&](setup::ServiceRequest& request) { return configure(line, options, request); });
   add_join(install, options);
@@ -163,7 +166,8 @@ int run(int argc, char** argv) {
 
   config::Loaded<config::ClientConfig> (*const from_file)(const std::filesystem::path&) = config::load_client;
   if (!options.used())
-    return run_daemon<config::ClientConfig>(line, {line.file, [&] { return from_file(line.file); }}, client::run);
+    return run_daemon<config::ClientConfig>(line, {line.file, [&] { return from_file(line.file); }, line.file},
+                                            client::run);
   if (line.file_given()) return complain(program, both, exit_config);
   // Read once: standard input and the environment are what they were at the start.
   const auto loaded = load_joined(options);

@@ -7,6 +7,7 @@
 #include "daemon.h"
 #include "qtrp/server/server.h"
 #include "qtrp/setup/init.h"
+#include "reload.h"
 #include "service.h"
 
 namespace qtrp::apps {
@@ -26,7 +27,8 @@ const Program program{
          "/etc/qtrp/server.yaml    the service's configuration; /usr/share/doc/qtrp/configuration.md has every key\n"
          "$STATE_DIRECTORY, $XDG_STATE_HOME/qtrp or ~/.local/state/qtrp    where the certificate is kept, unless\n"
          "                         the configuration names one"},
-        {"Signals", "TERM or INT ends it; running connections get shutdown.grace"},
+        {"Signals",
+         "TERM or INT ends it; running connections get shutdown.grace. HUP reads the file anew, as reload does"},
         {"Exit codes",
          "0 ended as asked, 1 failure at run time, 2 mistake in the configuration or on the command line"},
         {"Figures", "curl http://127.0.0.1:7500/stats, or a browser at http://127.0.0.1:7500/"},
@@ -162,11 +164,12 @@ int run(int argc, char** argv) {
   add_address(show, options);
   show.add_option("--token-name", options.token_name, "The name of the client's token, where there are several")
       ->type_name("NAME");
+  add_reload_command<config::ServerConfig>(line, "server", config::load_server);
   add_service_commands(line, setup::Role::server,
                        [&](setup::ServiceRequest& request) { return configure(line, request); });
 
   if (const auto done = line.parse(argc, argv)) return *done;
-  return run_daemon<config::ServerConfig>(line, {line.file, [&] { return config::load_server(line.file); }},
+  return run_daemon<config::ServerConfig>(line, {line.file, [&] { return config::load_server(line.file); }, line.file},
                                           server::run);
 }
 

@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <mutex>
 #include <thread>
 
 #include "client/figures.h"
@@ -25,34 +26,23 @@ struct Worker {
 
 class Client {
  public:
-  Client(const config::ClientConfig& config, Signals& signals)
-      : config_(config), signals_(signals), shared_{config, {}, {}, {}, {}, {}, {}, {}, {}, {}} {}
+  Client(std::shared_ptr<const Settings> settings, config::Source<config::ClientConfig> source, Signals& signals)
+      : settings_(std::move(settings)),
+        config_(settings_->config),
+        signals_(signals),
+        reloader_(std::move(source), config_, [this](const config::ClientConfig& wanted) { return reload(wanted); }),
+        shared_(settings_) {}
 
   Result<void> start() {
+    if (auto opened = shared_.access.open(config_.log.access); !opened) return opened;
     const auto directory = identity::state_directory(config_.state_dir);
     shared_.instance = identity::keep_instance_id(directory);
     identity::random_bytes(shared_.run);
-    if (config_.crypto == config::Crypto::tls) {
-      identity::ServerChecks checks{
-          config_.tls.ca, {}, config_.tls.server_name.empty() ? config_.server.host : config_.tls.server_name};
-      for (const std::string& text : config_.tls.pins) {
-        auto pin = identity::parse_pin(text);
-        if (!pin) return std::unexpected(pin.error());
-        checks.pins.push_back(*pin);
-      }
-      shared_.checks = checks;
-      auto context = crypto::TlsContext::client(checks);
-      if (!context) return std::unexpected(context.error());
-      shared_.tls = std::move(*context);
-    } else if (config_.crypto == config::Crypto::chacha20) {
-      shared_.noise_key = crypto::derive_noise_key(config_.chacha20_psk.empty() ? config_.token : config_.chacha20_psk);
-    }
     auto tcp = pacing::TcpControl::create(
         {config_.brutal.mode, config_.tcp.congestion, config_.tcp.buffer, config_.brutal.enabled});
     if (!tcp) return std::unexpected(tcp.error());
     shared_.tcp = std::move(*tcp);
-    shared_.target = std::make_shared<pacing::TargetShare>(
-        config_.brutal.enabled ? static_cast<std::uint64_t>(config_.brutal.target_mbps * 1e6) : 0);
+    shared_.target = std::make_shared<pacing::TargetShare>(target_bps(config_));
     log::info("congestion control: {}", shared_.tcp->describe());
     const unsigned cores =
         config_.workers > 0 ? config_.workers : std::clamp(std::thread::hardware_concurrency(), 1U, 4U);
@@ -74,20 +64,23 @@ class Client {
         w->loop->run();
       });
     }
-    auto endpoint =
-        stats::start_endpoint(config_.stats, {.snapshot = [this] { return snapshot(config_, loops_); },
-                                              .totals = [this] { return totals(loops_); },
-                                              .ready = [this] { return !snapshot(config_, loops_).tunnels.empty(); }});
+    auto endpoint = stats::start_endpoint(config_.stats, {.snapshot = [this] { return figures(); },
+                                                          .totals = [this] { return totals(loops_); },
+                                                          .ready = [this] { return !figures().tunnels.empty(); }});
     if (!endpoint) return std::unexpected(endpoint.error());
     endpoint_ = std::move(*endpoint);
+    reloader_.listen(signals_, "client", directory);
     return {};
   }
 
   void serve() {
-    signals_.wait();
-    log::info("shutting down: no new connections, running ones have {} ms", config_.shutdown_grace.count());
+    while (reloader_.handle(signals_.wait())) {
+    }
+    signals_.watch(-1);
+    const auto grace = reloader_.running().shutdown_grace;
+    log::info("shutting down: no new connections, running ones have {} ms", grace.count());
     on_each([](Link& link, const Arrived& arrived) { link.drain(arrived); });
-    if (!wait_for_all(config_.shutdown_grace)) return;
+    if (!wait_for_all(grace)) return;
     on_each([](Link& link, const Arrived& arrived) { link.close(arrived); });
     wait_for_all(std::chrono::milliseconds(1500));
   }
@@ -102,6 +95,36 @@ class Client {
   }
 
  private:
+  static std::uint64_t target_bps(const config::ClientConfig& config) {
+    return config.brutal.enabled ? static_cast<std::uint64_t>(config.brutal.target_mbps * 1e6) : 0;
+  }
+
+  // All that may fail comes first. Running connections are not touched.
+  Result<void> reload(const config::ClientConfig& wanted) {
+    auto settings = make_settings(wanted, settings_.get());
+    if (!settings) return std::unexpected(settings.error());
+    if (auto opened = shared_.access.open(wanted.log.access); !opened) return opened;
+    {
+      const std::lock_guard lock(mutex_);
+      settings_ = *settings;
+    }
+    shared_.target->set_target(target_bps(wanted));
+    for (auto& worker : workers_) {
+      worker->loop->post([w = worker.get(), settings = *settings] {
+        for (auto& link : w->links) link->use(settings);
+      });
+    }
+    return {};
+  }
+
+  // The endpoint's thread.
+  stats::Snapshot figures() const {
+    std::unique_lock lock(mutex_);
+    const std::shared_ptr<const Settings> settings = settings_;
+    lock.unlock();
+    return snapshot(*settings, loops_);
+  }
+
   using Arrived = std::function<void()>;
   // Each link answers once; a late answer to an earlier question counts for that one only.
   void on_each(const std::function<void(Link&, const Arrived&)>& work) {
@@ -121,13 +144,16 @@ class Client {
     while (*waiting_ > 0) {
       const int what = signals_.wait(std::max(Duration::zero(), deadline - Clock::now()));
       if (what == Signals::kTimeout) break;
-      if (what != Signals::kNotified) return false;
+      if (what != Signals::kNotified && what != SIGHUP) return false;
     }
     return true;
   }
 
-  const config::ClientConfig& config_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<const Settings> settings_;  // the newest; written by the control thread under mutex_
+  const config::ClientConfig config_;         // as it was at the start
   Signals& signals_;
+  config::Reloader<config::ClientConfig> reloader_;
   std::vector<std::unique_ptr<Worker>> workers_;
   Shared shared_;                   // its resolvers end before the loops that they answer on
   std::vector<LinksOfLoop> loops_;  // the same, for the figures
@@ -137,9 +163,11 @@ class Client {
 
 }  // namespace
 
-Result<void> run(const config::ClientConfig& config) {
-  Signals signals({SIGTERM, SIGINT});
-  Client client(config, signals);
+Result<void> run(const config::ClientConfig& config, config::Source<config::ClientConfig> source) {
+  Signals signals({SIGTERM, SIGINT, SIGHUP});
+  auto settings = make_settings(config, nullptr);
+  if (!settings) return std::unexpected(settings.error());
+  Client client(std::move(*settings), std::move(source), signals);
   if (auto started = client.start(); !started) {
     client.stop();
     return started;

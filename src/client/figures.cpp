@@ -30,7 +30,7 @@ stats::Totals totals(const std::vector<LinksOfLoop>& loops) {
   return sum;
 }
 
-stats::Snapshot snapshot(const config::ClientConfig& config, const std::vector<LinksOfLoop>& loops) {
+stats::Snapshot snapshot(const Settings& settings, const std::vector<LinksOfLoop>& loops) {
   stats::Gather<Part> gather;
   for (const auto& [loop, links] : loops) {
     loop->post(gather.task([&loop = *loop, &links = links] {
@@ -43,23 +43,26 @@ stats::Snapshot snapshot(const config::ClientConfig& config, const std::vector<L
 
   stats::Snapshot snapshot;
   snapshot.role = "client";
+  const config::ClientConfig& config = settings.config;
   snapshot.server = config.server.to_string();
   snapshot.totals = totals(loops);
-  for (const config::Proxy& configured : config.proxies) {
-    stats::ProxyFigures& proxy = snapshot.proxies.emplace_back();
-    proxy.name = configured.name;
+  std::map<std::uint32_t, stats::ProxyFigures> proxies;
+  for (const auto& [id, configured] : settings.proxies) {
+    stats::ProxyFigures& proxy = proxies[id];
+    proxy.name = configured->name;
     proxy.client = config.name;
-    proxy.type = configured.type;
-    proxy.bind = configured.bind;
-    proxy.remote_port = configured.remote_port;
-    proxy.local_addr = configured.local.to_string();
+    proxy.type = configured->type;
+    proxy.bind = configured->bind;
+    proxy.remote_port = configured->remote_port;
+    proxy.local_addr = configured->local.to_string();
     proxy.open = false;
   }
   for (const Part& part : parts) {
     for (const Link::Figures& link : part.links) {
       for (const Link::ProxyFigures& figures : link.proxies) {
-        if (figures.id < 1 || figures.id > snapshot.proxies.size()) continue;
-        stats::ProxyFigures& proxy = snapshot.proxies[figures.id - 1];
+        const auto it = proxies.find(figures.id);
+        if (it == proxies.end()) continue;
+        stats::ProxyFigures& proxy = it->second;
         if (figures.port != 0) {
           proxy.open = true;
           proxy.remote_port = figures.port;
@@ -81,6 +84,7 @@ stats::Snapshot snapshot(const config::ClientConfig& config, const std::vector<L
       tunnel.set_session(link.session);
     }
   }
+  for (auto& [id, proxy] : proxies) snapshot.proxies.push_back(std::move(proxy));
   return snapshot;
 }
 

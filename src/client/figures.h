@@ -17,6 +17,6 @@ using LinksOfLoop = std::pair<io::Loop*, std::vector<const Link*>>;
 /// Sums over the links; any thread, at once.
 stats::Totals totals(const std::vector<LinksOfLoop>& loops);
 /// Everything /stats shows. Any thread but the loops'; waits for them, two seconds at most.
-stats::Snapshot snapshot(const config::ClientConfig& config, const std::vector<LinksOfLoop>& loops);
+stats::Snapshot snapshot(const Settings& settings, const std::vector<LinksOfLoop>& loops);
 
 }  // namespace qtrp::client

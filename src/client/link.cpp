@@ -37,19 +37,26 @@ std::uint32_t random_bits() {
 }  // namespace
 
 Link::Link(Shared& shared, io::Loop& loop, std::uint32_t number)
-    : shared_(shared), loop_(loop), number_(number), retry_timer_(loop), auth_timer_(loop), alive_timer_(loop) {
-  for (std::uint32_t id = 0; id < shared_.config.proxies.size(); ++id) proxies_[id + 1];
+    : shared_(shared),
+      settings_(shared.settings),
+      loop_(loop),
+      number_(number),
+      retry_timer_(loop),
+      auth_timer_(loop),
+      alive_timer_(loop) {
+  for (const auto& [id, proxy] : settings_->proxies) proxies_[id].config = proxy;
 }
 
 Link::~Link() = default;
 
 std::string Link::label() const {
-  return shared_.config.tunnels > 1 ? fmt::format("server {} (tunnel {})", shared_.config.server.to_string(), number_)
-                                    : fmt::format("server {}", shared_.config.server.to_string());
+  return config().tunnels > 1 ? fmt::format("server {} (tunnel {})", config().server.to_string(), number_)
+                              : fmt::format("server {}", config().server.to_string());
 }
 
-const config::Proxy* Link::proxy(std::uint32_t id) const {
-  return id >= 1 && id <= shared_.config.proxies.size() ? &shared_.config.proxies[id - 1] : nullptr;
+std::shared_ptr<const config::Proxy> Link::proxy(std::uint32_t id) const {
+  const auto it = proxies_.find(id);
+  return it == proxies_.end() ? nullptr : it->second.config;
 }
 
 // --- dialing ---
@@ -67,31 +74,30 @@ void Link::try_again() {
   retry_timer_.start(wait, [this] {
     state_ = State::dialing;
     // Every time anew: the name may have moved.
-    shared_.server_names.resolve(
-        loop_, shared_.config.server, wanted_, [this](Result<std::vector<io::Endpoint>> found) {
-          if (state_ != State::dialing) return;
-          if (!found) return lost(found.error());
-          if (shared_.config.transport == config::Transport::quic) return dial_quic(std::move(*found));
-          connector_ = std::make_unique<io::Connector>(
-              loop_, std::move(*found),
-              io::Connector::Options{.timeout = shared_.config.connect_timeout,
-                                     .receive_buffer = 0,
-                                     .before_connect = [this](int fd) { shared_.tcp->prepare_connect(fd); }},
-              [this](Result<io::Fd> fd) {
-                if (!fd) return lost(fd.error());
-                connected(std::move(*fd));
-              });
-        });
+    shared_.server_names.resolve(loop_, config().server, wanted_, [this](Result<std::vector<io::Endpoint>> found) {
+      if (state_ != State::dialing) return;
+      if (!found) return lost(found.error());
+      if (config().transport == config::Transport::quic) return dial_quic(std::move(*found));
+      connector_ = std::make_unique<io::Connector>(
+          loop_, std::move(*found),
+          io::Connector::Options{.timeout = config().connect_timeout,
+                                 .receive_buffer = 0,
+                                 .before_connect = [this](int fd) { shared_.tcp->prepare_connect(fd); }},
+          [this](Result<io::Fd> fd) {
+            if (!fd) return lost(fd.error());
+            connected(std::move(*fd));
+          });
+    });
   });
 }
 
 void Link::connected(io::Fd fd) {
   std::unique_ptr<crypto::RecordLayer> layer;
-  switch (shared_.config.crypto) {
+  switch (config().crypto) {
     case config::Crypto::none: layer = crypto::make_none(); break;
-    case config::Crypto::chacha20: layer = crypto::make_noise_client(*shared_.noise_key); break;
+    case config::Crypto::chacha20: layer = crypto::make_noise_client(*settings_->noise_key); break;
     case config::Crypto::tls: {
-      auto made = shared_.tls->make();
+      auto made = settings_->tls->make();
       if (!made) return lost(made.error());
       layer = std::move(*made);
       break;
@@ -101,7 +107,7 @@ void Link::connected(io::Fd fd) {
   tunnel::Options options;
   options.client = true;
   options.tcp = shared_.tcp.get();
-  options.mux = shared_.config.mux == config::Mux::yamux ? mux::Protocol::yamux : mux::Protocol::smux2;
+  options.mux = config().mux == config::Mux::yamux ? mux::Protocol::yamux : mux::Protocol::smux2;
   state_ = State::authenticating;
   session_ = std::make_unique<tunnel::TunnelSession>(loop_, std::move(fd), std::move(layer), options,
                                                      static_cast<session::SessionListener&>(*this));
@@ -109,7 +115,7 @@ void Link::connected(io::Fd fd) {
 }
 
 void Link::wait_for_answer() {
-  auth_timer_.start(shared_.config.connect_timeout, [this] {
+  auth_timer_.start(config().connect_timeout, [this] {
     lost(Error{ErrorKind::timeout,
                "connected, but no answer to the handshake; is it a QTRP server with the same `crypto`?"});
   });
@@ -117,12 +123,12 @@ void Link::wait_for_answer() {
 
 #ifdef QTRP_HAVE_QUIC
 void Link::dial_quic(std::vector<io::Endpoint> addresses) {
-  const config::ClientConfig& config = shared_.config;
+  const config::ClientConfig& config = this->config();
   quic::ClientOptions options;
   options.congestion = config.quic.congestion;
   if (config.brutal.enabled) options.brutal_target = static_cast<std::uint64_t>(config.brutal.target_mbps * 1e6);
   options.handshake_timeout = config.connect_timeout;
-  options.checks = shared_.checks;
+  options.checks = settings_->checks;
   dialer_ = std::make_unique<quic::Dialer>(loop_, std::move(addresses), std::move(options),
                                            [this](Result<std::unique_ptr<quic::QuicSession>> session) {
                                              if (!session) return lost(session.error());
@@ -177,16 +183,17 @@ void Link::authenticate() {
   body.instance = shared_.instance;
   body.run = shared_.run;
   body.tunnel = number_;
-  body.name = shared_.config.name;
+  body.name = config().name;
   body.timestamp = wall_ms();
   identity::random_bytes(body.nonce);
   protocol::Auth auth;
   auth.body = protocol::encode_body(body);
   auth.hmac = proof_ =
-      protocol::client_proof(shared_.config.token, session_->channel_binding(), session_->preface(true), auth.body);
+      protocol::client_proof(config().token, session_->channel_binding(), session_->preface(true), auth.body);
   control_->send(auth);
   // In the same flight: the server looks at them once it knows who asks.
-  for (const auto& [id, state] : proxies_) register_proxy(id);
+  for (const auto& [id, state] : proxies_)
+    if (!state.removed) register_proxy(id);
 }
 
 void Link::on_message(protocol::Message message) {
@@ -203,6 +210,7 @@ void Link::on_message(protocol::Message message) {
     control_->send(protocol::Pong{ping->timestamp});
   } else if (const auto* bye = std::get_if<protocol::Goodbye>(&message)) {
     log::info("{}: says goodbye: {}", label(), bye->reason);
+    goodbye_ = true;
   } else if (const auto* error = std::get_if<protocol::ErrorMessage>(&message)) {
     log::warn("{}: reports: {}", label(), error->text);
   } else if (const auto* unknown = std::get_if<protocol::Unknown>(&message)) {
@@ -224,7 +232,7 @@ void Link::verify(const protocol::AuthResp& response) {
                                       : "")});
   }
   const protocol::Mac expected =
-      protocol::server_proof(shared_.config.token, session_->channel_binding(), session_->preface(true),
+      protocol::server_proof(config().token, session_->channel_binding(), session_->preface(true),
                              session_->preface(false), proof_, response.body);
   if (!protocol::equal(expected, response.hmac)) {
     return lost(Error{ErrorKind::denied,
@@ -245,26 +253,69 @@ void Link::verify(const protocol::AuthResp& response) {
 // --- proxies ---
 
 void Link::register_proxy(std::uint32_t id) {
-  const config::Proxy& p = *proxy(id);
+  const config::Proxy& p = *proxies_.at(id).config;
   control_->send(protocol::NewProxy{id, p.name, p.type, p.bind, p.remote_port});
+}
+
+void Link::add_proxy(std::uint32_t id, std::shared_ptr<const config::Proxy> proxy) {
+  proxies_[id].config = std::move(proxy);
+  // Not yet authenticated: authenticate() sends them all in its flight.
+  if (control_ && !draining_) register_proxy(id);
+}
+
+void Link::remove_proxy(std::uint32_t id, ProxyState& state) {
+  state.removed = true;
+  state.port = 0;
+  state.retry.reset();
+  if (state.pool) state.pool->stop();
+  if (control_) control_->send(protocol::CloseProxy{id});
+}
+
+void Link::use(std::shared_ptr<const Settings> settings) {
+  const std::shared_ptr<const Settings> before = std::exchange(settings_, std::move(settings));
+  // Closed ones first: another may want the same port.
+  for (auto& [id, state] : proxies_)
+    if (!state.removed && !settings_->proxies.contains(id)) remove_proxy(id, state);
+  std::erase_if(proxies_, [](const auto& entry) {
+    return entry.second.removed && entry.second.counters.active.load(std::memory_order_relaxed) == 0;
+  });
+  for (const auto& [id, proxy] : settings_->proxies) {
+    const auto it = proxies_.find(id);
+    if (it == proxies_.end()) {
+      add_proxy(id, proxy);
+      continue;
+    }
+    ProxyState& state = it->second;
+    if (state.config == proxy && before->config.pool == config().pool) continue;
+    state.config = proxy;
+    if (state.pool) {
+      state.pool->stop();
+      loop_.destroy_later(std::move(state.pool));
+    }
+    if (state.port != 0) start_pool(state);
+  }
+}
+
+void Link::start_pool(ProxyState& state) {
+  if (config().pool == 0) return;
+  if (!state.pool)
+    state.pool =
+        std::make_unique<ReadyPool>(loop_, shared_.local_names, state.config->local, config().pool, connect_timeout());
+  state.pool->start();
 }
 
 void Link::registered(const protocol::ProxyResp& response) {
   const auto it = proxies_.find(response.id);
-  if (it == proxies_.end()) return;
+  if (it == proxies_.end() || it->second.removed) return;
   ProxyState& state = it->second;
-  const config::Proxy& p = *proxy(response.id);
+  const config::Proxy& p = *state.config;
   if (response.code == "ok") {
     if (state.port == 0)
       log::info("{}: proxy '{}': port {} of the server leads to {}", label(), p.name, response.port,
                 p.local.to_string());
     state.port = response.port;
     state.code = "ok";
-    if (shared_.config.pool > 0 && !state.pool) {
-      state.pool =
-          std::make_unique<ReadyPool>(loop_, shared_.local_names, p.local, shared_.config.pool, connect_timeout());
-    }
-    if (state.pool) state.pool->start();
+    start_pool(state);
     state.failures = 0;
     return;
   }
@@ -288,7 +339,7 @@ std::optional<io::Fd> Link::take_ready(std::uint32_t proxy) {
 
 stats::Counters& Link::opened(std::uint32_t proxy) {
   totals_.opened();
-  stats::Counters& counters = proxies_[proxy].counters;
+  stats::Counters& counters = proxies_.at(proxy).counters;
   counters.opened();
   return counters;
 }
@@ -296,7 +347,17 @@ stats::Counters& Link::opened(std::uint32_t proxy) {
 void Link::relay_ended(LocalRelay& relay, relay::End end, ResetCode code) {
   if (relay.accepted()) {
     totals_.closed();
-    proxies_[relay.proxy()].counters.closed();
+    ProxyState& proxy = proxies_.at(relay.proxy());
+    proxy.counters.closed();
+    if (shared_.access.enabled()) {
+      std::string user, local;
+      stats::AccessRecord record = relay.record(user, local);
+      record.client = config().name;
+      const bool shutdown = end == relay::End::session_lost && (draining_ || goodbye_);
+      record.end = shutdown ? stats::EndReason::shutdown : relay::end_reason(end, code, relay::Side::client);
+      shared_.access.add(record);
+    }
+    if (proxy.removed && proxy.counters.active.load(std::memory_order_relaxed) == 0) proxies_.erase(relay.proxy());
   }
   log::debug("{}: proxy {}: connection ended: {}{}{}, {} bytes in, {} bytes out", label(), relay.proxy(),
              relay::to_string(end), end == relay::End::stream_reset ? ": " : "",
@@ -313,7 +374,7 @@ void Link::relay_ended(LocalRelay& relay, relay::End end, ResetCode code) {
 // --- alive, and the end ---
 
 void Link::keep_alive() {
-  alive_timer_.start(shared_.config.keepalive_interval, [this] {
+  alive_timer_.start(config().keepalive_interval, [this] {
     if (session_->heard()) {
       unanswered_ = 0;
     } else if (unanswered_ >= kMostUnanswered) {
@@ -348,6 +409,7 @@ void Link::lost(const Error& error) {
     last_error_ = error.message;
   }
   while (!relays_.empty()) relays_.begin()->second->session_lost();
+  goodbye_ = false;
   for (auto& [id, state] : proxies_) {
     state.port = 0;
     state.code = "not connected";
@@ -384,11 +446,12 @@ Link::Figures Link::figures() const {
   Figures f;
   f.connected = state_ == State::running;
   f.tunnel = number_;
-  f.server = session_ ? session_->peer() : shared_.config.server.to_string();
+  f.server = session_ ? session_->peer() : config().server.to_string();
   f.since = since_;
   f.connections = relays_.size();
   if (session_) f.session = session_->stats();
   for (const auto& [id, state] : proxies_) {
+    if (state.removed) continue;
     f.proxies.push_back({id, state.port, state.code, state.counters.bytes_in.load(std::memory_order_relaxed),
                          state.counters.bytes_out.load(std::memory_order_relaxed),
                          state.counters.active.load(std::memory_order_relaxed),

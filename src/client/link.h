@@ -13,13 +13,11 @@
 #include "client/backoff.h"
 #include "client/local_relay.h"
 #include "client/ready_pool.h"
-#include "qtrp/config/config.h"
-#include "qtrp/crypto/noise.h"
-#include "qtrp/crypto/tls.h"
-#include "qtrp/identity/identity.h"
+#include "client/settings.h"
 #include "qtrp/io/socket.h"
 #include "qtrp/pacing/tcp.h"
 #include "qtrp/session/session.h"
+#include "qtrp/stats/access_log.h"
 #include "qtrp/tunnel/control_channel.h"
 #include "qtrp/tunnel/shared_target.h"
 
@@ -31,13 +29,12 @@ namespace qtrp::client {
 
 /// What all tunnels of the client share; outlives them.
 struct Shared {
-  const config::ClientConfig& config;
-  std::shared_ptr<crypto::TlsContext> tls;
-  identity::ServerChecks checks;  ///< transport quic: what its own TLS checks
-  std::optional<crypto::NoiseKey> noise_key;
+  explicit Shared(std::shared_ptr<const Settings> s) : settings(std::move(s)) {}
+  const std::shared_ptr<const Settings> settings;  ///< to begin with
   protocol::Id16 instance{}, run{};
   std::unique_ptr<pacing::TcpControl> tcp;
   std::shared_ptr<pacing::TargetShare> target;  ///< Brutal's, of all tunnels together
+  stats::AccessLog access;
   io::Resolver server_names, local_names;  // apart, so that a server name that hangs does not hold up local services
 };
 
@@ -50,16 +47,19 @@ class Link final : private session::SessionListener, private tunnel::ControlList
   /// No new connections from now on; `drained` is called once, when the running ones have ended (at once without any).
   void drain(std::function<void()> drained);
   void close(std::function<void()> closed);
+  /// The next connection follows these settings; proxies are closed and opened on the running one.
+  void use(std::shared_ptr<const Settings> settings);
 
   // For its relays.
-  const config::Proxy* proxy(std::uint32_t id) const;
+  std::shared_ptr<const config::Proxy> proxy(std::uint32_t id) const;
   stats::Counters& opened(std::uint32_t proxy);
   /// A connection to the proxy's service that is made already (`pool`), if there is one.
   std::optional<io::Fd> take_ready(std::uint32_t proxy);
   io::Resolver& resolver() { return shared_.local_names; }
-  Duration connect_timeout() const { return shared_.config.connect_timeout; }
+  Duration connect_timeout() const { return config().connect_timeout; }
   void relay_ended(LocalRelay& relay, relay::End end, session::ResetCode code);
   std::string label() const;
+  TimePoint now() const { return loop_.now(); }
 
   struct ProxyFigures {
     std::uint32_t id = 0;
@@ -81,6 +81,8 @@ class Link final : private session::SessionListener, private tunnel::ControlList
 
  private:
   struct ProxyState {
+    std::shared_ptr<const config::Proxy> config;
+    bool removed = false;  // by a reload; stays while users are on it
     std::uint16_t port = 0;
     std::string code = "not connected";
     unsigned failures = 0;
@@ -100,11 +102,16 @@ class Link final : private session::SessionListener, private tunnel::ControlList
   void verify(const protocol::AuthResp& response);
   void registered(const protocol::ProxyResp& response);
   void register_proxy(std::uint32_t id);
+  void add_proxy(std::uint32_t id, std::shared_ptr<const config::Proxy> proxy);
+  void remove_proxy(std::uint32_t id, ProxyState& state);
+  void start_pool(ProxyState& state);
+  const config::ClientConfig& config() const { return settings_->config; }
   void keep_alive();
   void lost(const Error& error);
   void try_again();
 
   Shared& shared_;
+  std::shared_ptr<const Settings> settings_;
   io::Loop& loop_;
   const std::uint32_t number_;
   const std::shared_ptr<int> wanted_ = std::make_shared<int>(0);
@@ -122,6 +129,7 @@ class Link final : private session::SessionListener, private tunnel::ControlList
   TimePoint since_{};
   unsigned unanswered_ = 0;
   bool draining_ = false;
+  bool goodbye_ = false;  // the server said so: what ends now ends for that
   std::string last_error_;
   std::function<void()> drained_, closed_;
   std::map<std::uint32_t, ProxyState> proxies_;

@@ -4,10 +4,21 @@
 
 #include "client/link.h"
 #include "qtrp/base/log.h"
+#include "qtrp/protocol/proxy_header.h"
 
 namespace qtrp::client {
 
 using session::ResetCode;
+
+namespace {
+
+io::Endpoint endpoint_of(std::string_view text) {
+  const auto parts = io::parse_host_port(text);
+  const auto endpoint = parts ? io::Endpoint::from_literal(parts->host, parts->port) : std::unexpected(parts.error());
+  return endpoint.value_or(io::Endpoint());
+}
+
+}  // namespace
 
 LocalRelay::LocalRelay(Link& link, session::Session& session, io::Loop& loop, stats::Counters& loop_counters)
     : Relay(session, loop, Side::client, {&loop_counters, nullptr}), link_(link), dial_(std::make_unique<Dial>()) {}
@@ -44,8 +55,16 @@ void LocalRelay::begin(const protocol::NewConn& conn) {
     log::warn("{}: user {} came for proxy {}, which is not ours", link_.label(), conn.user, conn.proxy);
     return abort(ResetCode::unknown_proxy);
   }
+  number_ = conn.connection;
+  since_ = loop().now();
+  user_ = endpoint_of(conn.user);
+  port_ = endpoint_of(conn.destination).port();
   set_proxy_counters(link_.opened(conn.proxy));
   log::debug("{}: proxy '{}': user {} to {}", link_.label(), config_->name, conn.user, config_->local.to_string());
+  if (!config_->proxy_protocol.empty()) {
+    const auto version = config_->proxy_protocol == "v1" ? protocol::ProxyHeader::v1 : protocol::ProxyHeader::v2;
+    set_greeting(protocol::encode_proxy_header(version, conn.user, conn.destination));
+  }
   if (auto ready = link_.take_ready(conn.proxy)) {
     dial_.reset();
     return connect(std::move(*ready));
@@ -73,6 +92,21 @@ void LocalRelay::failed(const Error& error) {
   log::warn("{}: proxy '{}': local service {} does not answer: {}; the user's connection is reset", link_.label(),
             config_->name, config_->local.to_string(), error.message);
   abort(error.code == ECONNREFUSED ? ResetCode::refused : ResetCode::unreachable);
+}
+
+stats::AccessRecord LocalRelay::record(std::string& user, std::string& local) const {
+  user = user_.to_string();
+  local = config_->local.to_string();
+  stats::AccessRecord record;
+  record.user = user;
+  record.port = port_;
+  record.proxy = config_->name;
+  record.local_addr = local;
+  record.connection = number_;
+  record.bytes_in = bytes_to_socket();
+  record.bytes_out = bytes_to_stream();
+  record.duration = link_.now() - since_;
+  return record;
 }
 
 void LocalRelay::on_end(relay::End end, ResetCode code) {

@@ -21,6 +21,8 @@ class LocalRelay final : public relay::Relay {
   void on_finished() override;
   std::uint32_t proxy() const { return proxy_; }
   bool accepted() const { return config_ != nullptr; }  ///< NewConn named a proxy of ours
+  /// What the access log says of it, but for the client's name and the end. `user` must live as long as the record.
+  stats::AccessRecord record(std::string& user, std::string& local) const;
 
  private:
   struct Dial {  // only until it is connected
@@ -35,8 +37,12 @@ class LocalRelay final : public relay::Relay {
 
   Link& link_;
   std::unique_ptr<Dial> dial_;
-  const config::Proxy* config_ = nullptr;
+  std::shared_ptr<const config::Proxy> config_;  // as it was when the user came
   std::uint32_t proxy_ = 0;
+  std::uint16_t port_ = 0;  // the server's
+  std::uint64_t number_ = 0;
+  io::Endpoint user_;
+  TimePoint since_{};
 };
 
 }  // namespace qtrp::client

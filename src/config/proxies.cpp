@@ -16,7 +16,7 @@ constexpr std::size_t most_proxies = 65536;
 
 /// One member of the list as it was written.
 struct Entry {
-  std::string name, bind;
+  std::string name, bind, proxy_protocol;
   std::optional<PortRange> ports;  ///< nothing: remote_port 0, the server chooses
   io::HostPort local;
 };
@@ -27,6 +27,7 @@ class ProxyList {
 
   void read(const YAML::Node& node) {
     static constexpr std::array<std::string_view, 1> types{"tcp"};
+    static constexpr std::array<std::string_view, 2> headers{"v1", "v2"};
     Entry entry;
     std::optional<YAML::Mark> remote, local, name;
     const std::size_t before = reader_.count();
@@ -46,7 +47,10 @@ class ProxyList {
                           read_name(reader_, n, entry.name);
                         }},
                        {"bind", [&](const YAML::Node& n) { read_bind(n, entry.bind); }},
-                       {"type", [&](const YAML::Node& n) { reader_.word(n, types); }}});
+                       {"type", [&](const YAML::Node& n) { reader_.word(n, types); }},
+                       {"proxy_protocol", [&](const YAML::Node& n) {
+                          if (auto word = reader_.word(n, headers)) entry.proxy_protocol = *word;
+                        }}});
     if (reader_.count() != before) return;
     if (!remote)
       reader_.mistake(node, "found a proxy without 'remote_port', expected the server's port, as in remote_port: 2222");
@@ -90,6 +94,7 @@ class ProxyList {
     for (unsigned i = 0; i < count; ++i) {
       Proxy proxy;
       proxy.bind = entry.bind;
+      proxy.proxy_protocol = entry.proxy_protocol;
       proxy.local = {entry.local.host, static_cast<std::uint16_t>(entry.local.port + i)};
       if (entry.ports) {
         proxy.remote_port = static_cast<std::uint16_t>(entry.ports->first + i);

@@ -86,6 +86,28 @@ void read_directory(Reader& reader, const YAML::Node& node, std::string& out, bo
   }
 }
 
+/// A file that is made if it is not there, or "-".
+void read_log_path(Reader& reader, const YAML::Node& node, std::string& out) {
+  const std::string_view expected = "the path of a file, or \"-\" for standard output";
+  const auto text = reader.text(node, expected);
+  if (!text) return;
+  if (text->empty()) return reader.found(node, expected);
+  if (*text == "-") {
+    out = *text;
+    return;
+  }
+  const auto path = reader.resolve(*text);
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    reader.mistake(node, fmt::format("{} is a directory, expected {}", path.string(), expected));
+  } else if (path.has_parent_path() && !std::filesystem::is_directory(path.parent_path(), error)) {
+    reader.mistake(node, fmt::format("there is no directory {}, expected one for {}", path.parent_path().string(),
+                                     path.filename().string()));
+  } else {
+    out = path.string();
+  }
+}
+
 void read_transport(Reader& reader, const YAML::Node& node, Transport& out) {
   static constexpr std::array<std::string_view, 3> words{"net", "epoll", "quic"};
   // "gnet" is what the first QTRP called its epoll engine.
@@ -404,9 +426,11 @@ std::vector<Reader::Key> common_keys(Reader& reader, Role role, Common& config, 
       {"stats", [&, role](const YAML::Node& n) { read_stats(reader, n, role, config.stats, given); }},
       {"log",
        [&](const YAML::Node& n) {
-         reader.map(n, {{"level", [&](const YAML::Node& level) {
+         reader.map(n, {{"level",
+                         [&](const YAML::Node& level) {
                            if (auto word = reader.word(level, levels)) config.log.level = *word;
-                         }}});
+                         }},
+                        {"access", [&](const YAML::Node& file) { read_log_path(reader, file, config.log.access); }}});
        }},
       {"workers",
        [&](const YAML::Node& n) {

@@ -64,9 +64,11 @@ std::string common(const Common& c, Side side) {
     if (!c.stats.token.empty()) out += fmt::format("  token: {}\n", hidden);
     if (!c.stats.allow.empty()) out += fmt::format("  allow: {}\n", list(c.stats.allow));
   }
-  out += fmt::format(
-      "log:\n  level: {}\nworkers: {}\nkeepalive:\n  interval: {}\nshutdown:\n  grace: {}\nconnect_timeout: {}\n",
-      c.log.level, c.workers, duration(c.keepalive_interval), duration(c.shutdown_grace), duration(c.connect_timeout));
+  out += fmt::format("log:\n  level: {}\n", c.log.level);
+  if (!c.log.access.empty()) out += fmt::format("  access: {}\n", yaml_scalar(c.log.access));
+  out +=
+      fmt::format("workers: {}\nkeepalive:\n  interval: {}\nshutdown:\n  grace: {}\nconnect_timeout: {}\n", c.workers,
+                  duration(c.keepalive_interval), duration(c.shutdown_grace), duration(c.connect_timeout));
   if (!c.state_dir.empty()) out += fmt::format("state_dir: {}\n", yaml_scalar(c.state_dir));
   return out;
 }
@@ -95,6 +97,7 @@ std::string show(const ClientConfig& config) {
     out += fmt::format("  - name: {}\n    remote_port: {}\n    local_addr: {}\n", yaml_scalar(proxy.name),
                        proxy.remote_port, yaml_scalar(proxy.local.to_string()));
     if (!proxy.bind.empty()) out += fmt::format("    bind: {}\n", yaml_scalar(proxy.bind));
+    if (!proxy.proxy_protocol.empty()) out += fmt::format("    proxy_protocol: {}\n", proxy.proxy_protocol);
   }
   return out;
 }

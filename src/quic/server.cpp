@@ -63,6 +63,12 @@ class ServerEdge final : public Server, public Edge {
 
   io::Endpoint local() const override { return socket_.local(); }
   void stop_accepting() override { accepting_ = false; }
+  Result<void> use(const identity::Certificate& certificate) override {
+    auto tls = TlsContext::server(certificate);
+    if (!tls) return std::unexpected(tls.error());
+    retired_.push_back(std::exchange(tls_, std::move(*tls)));
+    return {};
+  }
 
  private:
   UdpSocket* socket_for(const Departure&) override { return &socket_; }
@@ -245,6 +251,7 @@ class ServerEdge final : public Server, public Edge {
 
   ServerOptions options_;
   std::unique_ptr<TlsContext> tls_;
+  std::vector<std::unique_ptr<TlsContext>> retired_;  // connections keep references to theirs
   Secrets secrets_;
   OnSession on_session_;
   unsigned worker_, workers_;

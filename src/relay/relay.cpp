@@ -27,7 +27,36 @@ std::string_view to_string(End end) {
   return "?";
 }
 
+stats::EndReason end_reason(End end, session::ResetCode code, Side side) {
+  using stats::EndReason;
+  const bool server = side == Side::server;
+  switch (end) {
+    case End::finished: return EndReason::closed;
+    case End::socket_broke: return server ? EndReason::user_reset : EndReason::service_reset;
+    case End::session_lost: return EndReason::tunnel_lost;
+    case End::stream_reset: break;
+  }
+  switch (code) {
+    case ResetCode::unspecified:
+    case ResetCode::cancelled: return server ? EndReason::service_reset : EndReason::user_reset;
+    case ResetCode::refused: return EndReason::service_refused;
+    case ResetCode::unreachable: return EndReason::service_unreachable;
+    case ResetCode::limit: return EndReason::limit;
+    case ResetCode::shutting_down: return EndReason::shutdown;
+    case ResetCode::session_lost: return EndReason::tunnel_lost;
+    case ResetCode::unknown_proxy:
+    case ResetCode::flow_control:
+    case ResetCode::protocol: break;
+  }
+  return EndReason::protocol_error;
+}
+
 Relay::~Relay() = default;
+
+void Relay::set_greeting(Bytes greeting) {
+  queue_.append(greeting, loop_.pool());
+  greeting_ = static_cast<std::uint16_t>(greeting.size());
+}
 
 void Relay::connect(io::Fd socket) {
   io::set_no_delay(socket.get());
@@ -157,7 +186,9 @@ void Relay::on_writable() {
     if (r.status == io::IoResult::Status::error) return socket_failed();
     if (r.status == io::IoResult::Status::would_block) return socket_->await_writable();
     queue_.pop(r.n);
-    count_to_socket(r.n);
+    const auto greeted = static_cast<std::uint16_t>(std::min<std::size_t>(greeting_, r.n));
+    greeting_ = static_cast<std::uint16_t>(greeting_ - greeted);
+    if (r.n > greeted) count_to_socket(r.n - greeted);
   }
   if (!over_ && stream_ended_ && !shut_) {
     shut_ = true;

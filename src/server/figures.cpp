@@ -56,7 +56,7 @@ void add_client(stats::Snapshot& snapshot, const Group& group, const std::vector
   stats::ClientFigures client;
   client.name = group.name();
   client.instance = identity::to_hex(std::as_bytes(std::span(group.instance())));
-  client.token = group.token()->config.name;
+  client.token = group.token()->config()->name;
   client.tunnels = tunnels.size();
   client.proxies = proxies.size();
   for (const ProxyFigures& figures : proxies) {

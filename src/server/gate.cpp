@@ -2,16 +2,30 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace qtrp::server {
 
 Gate::Gate(const std::vector<config::Token>& tokens) {
+  for (const config::Token& token : tokens) tokens_.push_back(std::make_shared<TokenState>(token));
+}
+
+void Gate::replace(const std::vector<config::Token>& tokens) {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<TokenState>> now;
   for (const config::Token& token : tokens) {
-    auto state = std::make_shared<TokenState>();
-    state->config = token;
-    tokens_.push_back(std::move(state));
+    const auto known = std::ranges::find_if(tokens_, [&](const auto& t) { return t->config()->token == token.token; });
+    if (known == tokens_.end()) {
+      now.push_back(std::make_shared<TokenState>(token));
+    } else {
+      (*known)->set(token);
+      now.push_back(*known);
+    }
   }
+  for (const auto& before : tokens_)
+    if (std::ranges::find(now, before) == now.end()) before->revoked = true;
+  tokens_ = std::move(now);
 }
 
 Gate::Verdict Gate::check(const Attempt& attempt, TimePoint now, std::int64_t wall_ms) {
@@ -21,7 +35,7 @@ Gate::Verdict Gate::check(const Attempt& attempt, TimePoint now, std::int64_t wa
   // Every token is tried, also after a match: how long it takes says nothing about which one fits.
   for (const auto& token : tokens_) {
     const protocol::Mac expected =
-        protocol::client_proof(token->config.token, attempt.channel_binding, attempt.client_preface, attempt.body);
+        protocol::client_proof(token->config()->token, attempt.channel_binding, attempt.client_preface, attempt.body);
     if (protocol::equal(expected, attempt.hmac)) found = token;
   }
   if (!found) {

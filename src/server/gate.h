@@ -13,14 +13,32 @@
 
 namespace qtrp::server {
 
-/// A token of the configuration with what its clients use of it now.
-struct TokenState {
-  config::Token config;
-  std::atomic<std::uint32_t> proxies{0}, connections{0};
+/// A token of the configuration with what its clients use of it now. A reload may change its name and limits, never
+/// its text. Thread-safe.
+class TokenState {
+ public:
+  explicit TokenState(config::Token token) : config_(std::make_shared<const config::Token>(std::move(token))) {}
 
-  bool may_open_connection() const {
-    return !config.max_connections || connections.load(std::memory_order_relaxed) < *config.max_connections;
+  std::shared_ptr<const config::Token> config() const {
+    const std::lock_guard lock(mutex_);
+    return config_;
   }
+  void set(config::Token token) {
+    auto fresh = std::make_shared<const config::Token>(std::move(token));
+    const std::lock_guard lock(mutex_);
+    config_.swap(fresh);
+  }
+  bool may_open_connection() const {
+    const auto now = config();
+    return !now->max_connections || connections.load(std::memory_order_relaxed) < *now->max_connections;
+  }
+
+  std::atomic<std::uint32_t> proxies{0}, connections{0};
+  std::atomic<bool> revoked{false};  ///< a reload took it out of the file
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<const config::Token> config_;
 };
 
 class Gate {
@@ -42,6 +60,10 @@ class Gate {
   };
   /// `wall_ms`: ms since 1970, UTC.
   Verdict check(const Attempt& attempt, TimePoint now, std::int64_t wall_ms);
+
+  /// From now on these tokens are let in. What is known of one that stays, by its text, is kept; one that is gone is
+  /// marked revoked.
+  void replace(const std::vector<config::Token>& tokens);
 
  private:
   std::mutex mutex_;

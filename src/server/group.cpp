@@ -23,16 +23,17 @@ std::uint64_t target_bps(const config::ServerConfig& config, const config::Token
 
 }  // namespace
 
-Group::Group(io::Loop& home, const config::ServerConfig& config, io::Endpoint default_bind,
+Group::Group(io::Loop& home, const config::ServerConfig& config, io::Endpoint default_bind, stats::AccessLog& access,
              std::shared_ptr<TokenState> token, const protocol::AuthBody& client)
     : home_(home),
-      ports_(config.ports),
       default_bind_(default_bind),
+      access_(access),
       token_(std::move(token)),
       name_(client.name.empty() ? "client" : client.name),
       instance_(client.instance),
       run_(client.run),
-      target_(std::make_shared<pacing::TargetShare>(target_bps(config, token_->config))) {
+      target_(std::make_shared<pacing::TargetShare>(target_bps(config, *token_->config()))),
+      ports_(config.ports) {
   identity::random_bytes(session_);
 }
 
@@ -61,7 +62,38 @@ void Group::add_proxy(const NewProxy& proxy, io::Loop& answer_on, std::function<
   });
 }
 
+std::string Group::forbidden(const NewProxy& spec, const config::Token& token) const {
+  if (spec.port == 0 && !token.ports.empty())
+    return "a port chosen by the server may lie outside of the token's `ports`; name one";
+  if (spec.port != 0 && (!config::allows(ports_, spec.port) || !config::allows(token.ports, spec.port)))
+    return fmt::format("port {} is not allowed for '{}'; see `ports` in the server's configuration", spec.port,
+                       token.name);
+  return "";
+}
+
+void Group::reload(const config::ServerConfig& config) {
+  target_->set_target(target_bps(config, *token_->config()));
+  home_.post([self = shared_from_this(), ports = config.ports]() mutable {
+    self->ports_ = std::move(ports);
+    const auto token = self->token_->config();
+    std::erase_if(self->proxies_, [&](const auto& entry) {
+      const auto& [id, proxy] = entry;
+      if (self->forbidden(proxy.spec, *token).empty()) return false;
+      log::warn("client '{}': proxy '{}' closed: its port {} is not allowed any more", self->name_, proxy.spec.name,
+                proxy.figures.port);
+      for (const auto& member : self->members()) {
+        member->loop.post([member, id] {
+          if (member->peer) member->peer->tell(protocol::CloseProxy{id});
+        });
+      }
+      self->token_->proxies.fetch_sub(1);
+      return true;
+    });
+  });
+}
+
 ProxyResp Group::register_here(const NewProxy& spec) {
+  const auto token = token_->config();
   const auto refuse = [&](std::string code, std::string text) {
     log::warn("client '{}': proxy '{}' refused: {}", name_, spec.name, text);
     return ProxyResp{spec.id, std::move(code), std::move(text), spec.port};
@@ -74,21 +106,14 @@ ProxyResp Group::register_here(const NewProxy& spec) {
   }
   if (closed_) return refuse("bad_request", "the client is leaving");
   if (spec.type != "tcp") return refuse("bad_request", fmt::format("type '{}' is not known here", spec.type));
-  if (spec.port != 0 && (!config::allows(ports_, spec.port) || !config::allows(token_->config.ports, spec.port))) {
-    return refuse("port_not_allowed",
-                  fmt::format("port {} is not allowed for '{}'; see `ports` in the server's configuration", spec.port,
-                              token_->config.name));
-  }
-  if (spec.port == 0 && !token_->config.ports.empty()) {
-    return refuse("port_not_allowed", "a port chosen by the server may lie outside of the token's `ports`; name one");
-  }
+  if (std::string why = forbidden(spec, *token); !why.empty()) return refuse("port_not_allowed", std::move(why));
   // Counted before it is there, so that two loops cannot both take the last place.
   const std::uint32_t before = token_->proxies.fetch_add(1);
   const auto give_back = [&] { token_->proxies.fetch_sub(1); };
-  if (token_->config.max_proxies && before >= *token_->config.max_proxies) {
+  if (token->max_proxies && before >= *token->max_proxies) {
     give_back();
     return refuse("too_many_proxies",
-                  fmt::format("'{}' may have {} proxies at most", token_->config.name, *token_->config.max_proxies));
+                  fmt::format("'{}' may have {} proxies at most", token->name, *token->max_proxies));
   }
   io::Endpoint at = default_bind_;
   if (!spec.bind.empty()) {
@@ -115,6 +140,7 @@ ProxyResp Group::register_here(const NewProxy& spec) {
   Proxy& proxy = proxies_[spec.id];
   proxy.spec = spec;
   proxy.listener = std::move(*listener);
+  proxy.info = std::make_shared<const ProxyInfo>(ProxyInfo{spec.id, spec.name, port});
   proxy.figures = {spec.id, spec.name, spec.type, at.host(), port, 0, 0, 0};
   log::info("client '{}': proxy '{}' listens on {}", name_, spec.name, proxy.listener->local().to_string());
   return ProxyResp{.id = spec.id, .code = "ok", .text = "", .port = port};
@@ -161,8 +187,24 @@ std::shared_ptr<Member> Group::least_loaded() {
   return best;
 }
 
-void Group::accepted(std::uint32_t proxy, io::Fd fd, const io::Endpoint& user) {
-  const auto reset = [&] {
+void Group::turned_away(const ProxyInfo& proxy, const io::Endpoint& user, stats::EndReason why) const {
+  if (!access_.enabled()) return;
+  const std::string from = user.to_string();
+  stats::AccessRecord record;
+  record.user = from;
+  record.port = proxy.port;
+  record.client = name_;
+  record.proxy = proxy.name;
+  record.end = why;
+  access_.add(record);
+}
+
+void Group::accepted(std::uint32_t id, io::Fd fd, const io::Endpoint& user) {
+  const auto it = proxies_.find(id);
+  if (it == proxies_.end()) return;
+  const std::shared_ptr<const ProxyInfo>& proxy = it->second.info;
+  const auto reset = [&](stats::EndReason why) {
+    turned_away(*proxy, user, why);
     const linger now{1, 0};
     ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
     fd.reset();
@@ -171,19 +213,19 @@ void Group::accepted(std::uint32_t proxy, io::Fd fd, const io::Endpoint& user) {
     if (home_.now() - limit_logged_ > std::chrono::seconds(10)) {
       limit_logged_ = home_.now();
       log::warn("client '{}': connection from {} refused, '{}' has its {} connections already", name_, user.to_string(),
-                token_->config.name, *token_->config.max_connections);
+                token_->config()->name, token_->config()->max_connections.value_or(0));
     }
-    return reset();
+    return reset(stats::EndReason::limit);
   }
   const std::shared_ptr<Member> member = least_loaded();
-  if (!member) return reset();
+  if (!member) return reset(stats::EndReason::tunnel_lost);
   member->connections.fetch_add(1, std::memory_order_relaxed);
   token_->connections.fetch_add(1, std::memory_order_relaxed);
   if (&member->loop == &home_) {
-    Peer::hand_over(member, token_, proxy, std::move(fd), user);
+    Peer::hand_over(*this, member, proxy, std::move(fd), user);
   } else {
-    member->loop.post([member, token = token_, proxy, fd = std::move(fd), user]() mutable {
-      Peer::hand_over(member, token, proxy, std::move(fd), user);
+    member->loop.post([self = shared_from_this(), member, proxy, fd = std::move(fd), user]() mutable {
+      Peer::hand_over(*self, member, proxy, std::move(fd), user);
     });
   }
 }

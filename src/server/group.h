@@ -15,6 +15,7 @@
 #include "qtrp/io/socket.h"
 #include "qtrp/pacing/target_share.h"
 #include "qtrp/protocol/messages.h"
+#include "qtrp/stats/access_log.h"
 #include "qtrp/stats/counters.h"
 #include "server/gate.h"
 
@@ -32,6 +33,13 @@ struct Member {
   std::atomic<bool> draining{false};
 };
 
+/// What a user's connection needs to know of the proxy that it came to; outlives the proxy.
+struct ProxyInfo {
+  std::uint32_t id = 0;
+  std::string name;
+  std::uint16_t port = 0;
+};
+
 /// Figures of a proxy for statistics.
 struct ProxyFigures {
   std::uint32_t id = 0;
@@ -42,7 +50,7 @@ struct ProxyFigures {
 
 class Group : public std::enable_shared_from_this<Group> {
  public:
-  Group(io::Loop& home, const config::ServerConfig& config, io::Endpoint default_bind,
+  Group(io::Loop& home, const config::ServerConfig& config, io::Endpoint default_bind, stats::AccessLog& access,
         std::shared_ptr<TokenState> token, const protocol::AuthBody& client);
   ~Group();
 
@@ -66,6 +74,11 @@ class Group : public std::enable_shared_from_this<Group> {
   void remove_proxy(std::uint32_t id);
   /// Frees every port at once and accepts no more; running connections go on.
   void close_listeners(std::function<void()> done = {});
+  /// Takes over ports and targets. Proxies on ports that are not allowed any more are closed, and the client is told;
+  /// connections that run go on.
+  void reload(const config::ServerConfig& config);
+  /// Says in the access log that a user was turned away.
+  void turned_away(const ProxyInfo& proxy, const io::Endpoint& user, stats::EndReason why) const;
   void retire(std::uint32_t proxy, std::uint64_t in, std::uint64_t out, std::uint64_t total);
 
   // Home loop only.
@@ -77,15 +90,18 @@ class Group : public std::enable_shared_from_this<Group> {
   struct Proxy {
     protocol::NewProxy spec;
     ProxyFigures figures;
+    std::shared_ptr<const ProxyInfo> info;
     std::unique_ptr<io::Listener> listener;
   };
+  /// Why the port may not be had; empty if it may.
+  std::string forbidden(const protocol::NewProxy& spec, const config::Token& token) const;
   protocol::ProxyResp register_here(const protocol::NewProxy& spec);
-  void accepted(std::uint32_t proxy, io::Fd fd, const io::Endpoint& user);
+  void accepted(std::uint32_t id, io::Fd fd, const io::Endpoint& user);
   std::shared_ptr<Member> least_loaded();
 
   io::Loop& home_;
-  const config::PortSet ports_;
   const io::Endpoint default_bind_;
+  stats::AccessLog& access_;
   const std::shared_ptr<TokenState> token_;
   const std::string name_;
   const protocol::Id16 instance_, run_;
@@ -96,6 +112,7 @@ class Group : public std::enable_shared_from_this<Group> {
   std::vector<std::shared_ptr<Member>> members_;
 
   // Home loop only.
+  config::PortSet ports_;
   std::map<std::uint32_t, Proxy> proxies_;
   bool closed_ = false;
   TimePoint limit_logged_{};

@@ -34,14 +34,25 @@ void reset_socket(io::Fd fd) {
 // A user's connection and its stream.
 class Peer::UserRelay final : public relay::Relay {
  public:
-  UserRelay(Peer& peer, std::uint32_t proxy, relay::Meters meters)
-      : Relay(*peer.session_, peer.loop_, Side::server, meters), peer_(peer), proxy_(proxy) {}
-  std::uint32_t proxy() const { return proxy_; }
+  UserRelay(Peer& peer, ProxyUse& proxy, const io::Endpoint& user, std::uint64_t number)
+      : Relay(*peer.session_, peer.loop_, Side::server, {&peer.worker_.totals(), &proxy.counters}),
+        peer_(peer),
+        proxy_(proxy),
+        user_(user),
+        number_(number),
+        since_(peer.loop_.now()) {}
+  ProxyUse& proxy() const { return proxy_; }
+  const io::Endpoint& user() const { return user_; }
+  std::uint64_t number() const { return number_; }
+  TimePoint since() const { return since_; }
 
  private:
   void on_end(relay::End end, ResetCode code) override { peer_.relay_ended(*this, end, code); }
   Peer& peer_;
-  std::uint32_t proxy_;
+  ProxyUse& proxy_;
+  const io::Endpoint user_;
+  const std::uint64_t number_;
+  const TimePoint since_;
 };
 
 Peer::Peer(Worker& worker, const io::Endpoint& from)
@@ -143,7 +154,7 @@ void Peer::authenticate(const protocol::Auth& auth) {
   registry.join(client_, token_, member_, [&registry, member = member_](std::shared_ptr<Group> group) {
     if (member->peer) {
       member->peer->joined(std::move(group));
-    } else {
+    } else if (group) {
       registry.leave(group, member);  // ended meanwhile
     }
   });
@@ -163,6 +174,7 @@ void Peer::deny(const Error& reason, Duration delay) {
 }
 
 void Peer::joined(std::shared_ptr<Group> group) {
+  if (!group) return ended(Error{ErrorKind::denied, "its token was taken out of the configuration"});
   if (state_ != State::joining) {
     worker_.shared().registry.leave(group, member_);
     return;
@@ -177,11 +189,11 @@ void Peer::joined(std::shared_ptr<Group> group) {
   body.time = wall_ms();
   protocol::AuthResp response;
   response.body = protocol::encode_body(body);
-  response.hmac = protocol::server_proof(token_->config.token, session_->channel_binding(), session_->preface(true),
+  response.hmac = protocol::server_proof(token_->config()->token, session_->channel_binding(), session_->preface(true),
                                          session_->preface(false), client_hmac_, response.body);
   control_->send(response);
   const auto figures = session_->stats();
-  log::info("{}: connected, token '{}', {}, {}, {}, {}", label(), token_->config.name, figures.transport,
+  log::info("{}: connected, token '{}', {}, {}, {}, {}", label(), token_->config()->name, figures.transport,
             figures.cipher, figures.mux, figures.congestion);
   keep_alive();
   control_->resume();
@@ -189,16 +201,17 @@ void Peer::joined(std::shared_ptr<Group> group) {
 
 // --- users ---
 
-void Peer::hand_over(const std::shared_ptr<Member>& member, const std::shared_ptr<TokenState>& token,
-                     std::uint32_t proxy, io::Fd user, const io::Endpoint& from) {
+void Peer::hand_over(const Group& group, const std::shared_ptr<Member>& member,
+                     const std::shared_ptr<const ProxyInfo>& proxy, io::Fd user, const io::Endpoint& from) {
   if (member->peer && member->peer->state_ == State::running)
     return member->peer->open_user(proxy, std::move(user), from);
   member->connections.fetch_sub(1, std::memory_order_relaxed);
-  token->connections.fetch_sub(1, std::memory_order_relaxed);
+  group.token()->connections.fetch_sub(1, std::memory_order_relaxed);
+  group.turned_away(*proxy, from, stats::EndReason::tunnel_lost);
   reset_socket(std::move(user));
 }
 
-void Peer::open_user(std::uint32_t proxy, io::Fd user, const io::Endpoint& from) {
+void Peer::open_user(const std::shared_ptr<const ProxyInfo>& proxy, io::Fd user, const io::Endpoint& from) {
   Waiting newcomer{proxy, std::move(user), from, loop_.now()};
   if (backlog_.empty()) {
     if (try_open(newcomer)) return;
@@ -208,32 +221,37 @@ void Peer::open_user(std::uint32_t proxy, io::Fd user, const io::Endpoint& from)
     backlog_.push_back(std::move(newcomer));
     return;
   }
-  reset_socket(std::move(newcomer.user));
+  turn_away(std::move(newcomer), stats::EndReason::limit);
+}
+
+void Peer::turn_away(Waiting user, stats::EndReason why) {
+  group_->turned_away(*user.proxy, user.from, why);
+  reset_socket(std::move(user.user));
   release_connection();
 }
 
 // False if the peer grants no stream now; a can_open event follows.
 bool Peer::try_open(Waiting& waiting) {
-  auto& counters = proxy_counters_[waiting.proxy];
-  if (!counters) counters = std::make_unique<stats::Counters>();
-  auto relay = std::make_unique<UserRelay>(*this, waiting.proxy, relay::Meters{&worker_.totals(), counters.get()});
+  auto& use = proxies_[waiting.proxy->id];
+  if (!use) use = std::make_unique<ProxyUse>();
+  use->info = waiting.proxy;
+  const std::uint64_t number = worker_.shared().next_connection.fetch_add(1, std::memory_order_relaxed);
+  auto relay = std::make_unique<UserRelay>(*this, *use, waiting.from, number);
   io::Endpoint to;
   socklen_t size = io::Endpoint::capacity();
   if (::getsockname(waiting.user.get(), to.data(), &size) == 0) to.set_size(size);
-  relay->set_prefix(protocol::encode(
-      protocol::NewConn{waiting.proxy, worker_.shared().next_connection.fetch_add(1, std::memory_order_relaxed),
-                        waiting.from.to_string(), to.to_string()}));
+  relay->set_prefix(
+      protocol::encode(protocol::NewConn{waiting.proxy->id, number, waiting.from.to_string(), to.to_string()}));
   auto stream = session_->open(*relay, static_cast<session::StreamOwner*>(relay.get()));
   if (!stream) {
     if (stream.error().kind == ErrorKind::limit) return false;
     log::warn("{}: connection from {} refused: {}", label(), waiting.from.to_string(), stream.error().message);
-    reset_socket(std::move(waiting.user));
-    release_connection();
+    turn_away(std::move(waiting), stats::EndReason::tunnel_lost);
     return true;
   }
   relay->set_stream(*stream);
   worker_.totals().opened();
-  counters->opened();
+  use->counters.opened();
   UserRelay& added = *relay;
   relays_.emplace(&added, std::move(relay));
   added.connect(std::move(waiting.user));
@@ -251,29 +269,48 @@ void Peer::open_waiting() {
 // Users who have waited too long for a stream.
 void Peer::drop_stale() {
   while (!backlog_.empty() && loop_.now() - backlog_.front().since > kBacklogLimit) {
-    reset_socket(std::move(backlog_.front().user));
+    Waiting user = std::move(backlog_.front());
     backlog_.pop_front();
-    release_connection();
+    turn_away(std::move(user), stats::EndReason::limit);
   }
 }
 
 void Peer::relay_ended(UserRelay& relay, relay::End end, ResetCode code) {
-  const auto counters = proxy_counters_.find(relay.proxy());
-  if (counters != proxy_counters_.end()) counters->second->closed();
+  relay.proxy().counters.closed();
   worker_.totals().closed();
   release_connection();
   if (log::enabled(log::Level::debug)) {
-    log::debug("{}: proxy {}: connection ended: {}{}{}, {} bytes in, {} bytes out", label(), relay.proxy(),
+    log::debug("{}: proxy '{}': connection ended: {}{}{}, {} bytes in, {} bytes out", label(), relay.proxy().info->name,
                relay::to_string(end), end == relay::End::stream_reset ? ": " : "",
                end == relay::End::stream_reset ? session::to_string(code) : "", relay.bytes_to_stream(),
                relay.bytes_to_socket());
+  }
+  if (worker_.shared().access.enabled()) {
+    const bool shutdown = end == relay::End::session_lost && goodbye_;
+    log_access(relay, shutdown ? stats::EndReason::shutdown : relay::end_reason(end, code, relay::Side::server));
   }
   const auto it = relays_.find(&relay);
   if (it != relays_.end()) {
     loop_.destroy_later(std::move(it->second));
     relays_.erase(it);
   }
+  if (sent_away_ && relays_.empty() && state_ == State::running) close("sent away");
   worker_.connection_ended();
+}
+
+void Peer::log_access(const UserRelay& relay, stats::EndReason end) {
+  const std::string user = relay.user().to_string();
+  stats::AccessRecord record;
+  record.user = user;
+  record.port = relay.proxy().info->port;
+  record.client = group_->name();
+  record.proxy = relay.proxy().info->name;
+  record.connection = relay.number();
+  record.bytes_in = relay.bytes_to_stream();
+  record.bytes_out = relay.bytes_to_socket();
+  record.duration = loop_.now() - relay.since();
+  record.end = end;
+  worker_.shared().access.add(record);
 }
 
 void Peer::release_connection() {
@@ -284,7 +321,7 @@ void Peer::release_connection() {
 // --- alive, and the end ---
 
 void Peer::keep_alive() {
-  alive_timer_.start(worker_.shared().config.keepalive_interval, [this] {
+  alive_timer_.start(worker_.settings().config.keepalive_interval, [this] {
     drop_stale();
     if (session_->heard()) {
       unanswered_ = 0;
@@ -319,7 +356,21 @@ void Peer::give_up(const std::string& reason) {
 void Peer::say_goodbye(const std::string& reason) {
   if (state_ != State::running) return give_up("");
   member_->draining = true;
+  goodbye_ = true;
   control_->send(protocol::Goodbye{reason});
+}
+
+void Peer::send_away(const std::string& reason, Duration grace) {
+  if (state_ != State::running) return give_up(reason);
+  log::info("{}: sent away: {}", label(), reason);
+  say_goodbye(reason);
+  if (relays_.empty()) return close(reason);
+  sent_away_ = true;
+  auth_timer_.start(grace, [this, reason] { close(reason); });
+}
+
+void Peer::tell(const protocol::Message& message) {
+  if (state_ == State::running) control_->send(message);
 }
 
 void Peer::close(const std::string& reason) {
@@ -347,17 +398,17 @@ void Peer::ended(const Error& error) {
     }
   }
   while (!backlog_.empty()) {
-    reset_socket(std::move(backlog_.front().user));
+    Waiting user = std::move(backlog_.front());
     backlog_.pop_front();
-    release_connection();
+    turn_away(std::move(user), goodbye_ ? stats::EndReason::shutdown : stats::EndReason::tunnel_lost);
   }
   while (!relays_.empty()) relays_.begin()->second->session_lost();
   member_->peer = nullptr;
   if (group_) {
-    for (const auto& [id, counters] : proxy_counters_) {
-      group_->retire(id, counters->bytes_in.load(std::memory_order_relaxed),
-                     counters->bytes_out.load(std::memory_order_relaxed),
-                     counters->total.load(std::memory_order_relaxed));
+    for (const auto& [id, use] : proxies_) {
+      const stats::Counters& c = use->counters;
+      group_->retire(id, c.bytes_in.load(std::memory_order_relaxed), c.bytes_out.load(std::memory_order_relaxed),
+                     c.total.load(std::memory_order_relaxed));
     }
     worker_.shared().registry.leave(group_, member_);
   }
@@ -374,9 +425,10 @@ std::optional<Peer::Figures> Peer::figures() const {
   f.tunnel = client_.tunnel;
   f.connections = relays_.size();
   f.since = since_;
-  for (const auto& [id, c] : proxy_counters_) {
-    f.proxies.push_back({id, c->bytes_in.load(std::memory_order_relaxed), c->bytes_out.load(std::memory_order_relaxed),
-                         c->active.load(std::memory_order_relaxed), c->total.load(std::memory_order_relaxed)});
+  for (const auto& [id, use] : proxies_) {
+    const stats::Counters& c = use->counters;
+    f.proxies.push_back({id, c.bytes_in.load(std::memory_order_relaxed), c.bytes_out.load(std::memory_order_relaxed),
+                         c.active.load(std::memory_order_relaxed), c.total.load(std::memory_order_relaxed)});
   }
   return f;
 }

@@ -28,14 +28,17 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   void on_events() override;
 
   /// A user came to one of the client's ports; counted in member and token already.
-  static void hand_over(const std::shared_ptr<Member>& member, const std::shared_ptr<TokenState>& token,
-                        std::uint32_t proxy, io::Fd user, const io::Endpoint& from);
+  static void hand_over(const Group& group, const std::shared_ptr<Member>& member,
+                        const std::shared_ptr<const ProxyInfo>& proxy, io::Fd user, const io::Endpoint& from);
   /// Answers whether anything is heard within `limit`, having asked.
   void probe(Duration limit, std::function<void(bool alive)> answer);
   /// The tunnel is dead or unwanted: everything on it ends now, without waiting for the peer. Empty reason: nothing is
   /// logged.
   void give_up(const std::string& reason);
   void say_goodbye(const std::string& reason);
+  /// Goodbye, and the tunnel closes once its connections have ended, after `grace` at the latest.
+  void send_away(const std::string& reason, Duration grace);
+  void tell(const protocol::Message& message);
   void close(const std::string& reason);
 
   struct Figures {
@@ -57,10 +60,14 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
  private:
   class UserRelay;
   struct Waiting {  // a user for whom the peer grants no stream yet
-    std::uint32_t proxy;
+    std::shared_ptr<const ProxyInfo> proxy;
     io::Fd user;
     io::Endpoint from;
     TimePoint since;
+  };
+  struct ProxyUse {  // a proxy of which this tunnel has carried users
+    std::shared_ptr<const ProxyInfo> info;
+    stats::Counters counters;
   };
 
   void on_message(protocol::Message message) override;
@@ -68,10 +75,12 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   void authenticate(const protocol::Auth& auth);
   void deny(const Error& reason, Duration delay);
   void joined(std::shared_ptr<Group> group);
-  void open_user(std::uint32_t proxy, io::Fd user, const io::Endpoint& from);
+  void open_user(const std::shared_ptr<const ProxyInfo>& proxy, io::Fd user, const io::Endpoint& from);
   bool try_open(Waiting& waiting);
   void open_waiting();
   void drop_stale();
+  void turn_away(Waiting user, stats::EndReason why);
+  void log_access(const UserRelay& relay, stats::EndReason end);
   void relay_ended(UserRelay& relay, relay::End end, session::ResetCode code);
   void release_connection();
   void keep_alive();
@@ -94,10 +103,11 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   std::shared_ptr<Member> member_;
   std::shared_ptr<Group> group_;
   std::unordered_map<UserRelay*, std::unique_ptr<UserRelay>> relays_;
-  std::unordered_map<std::uint32_t, std::unique_ptr<stats::Counters>> proxy_counters_;
+  std::unordered_map<std::uint32_t, std::unique_ptr<ProxyUse>> proxies_;
   std::deque<Waiting> backlog_;
   unsigned unanswered_ = 0;
-  bool goodbye_ = false;
+  bool sent_away_ = false;
+  bool goodbye_ = false;  // either side said so: what ends now ends for that
   std::function<void(bool)> probe_answer_;
 };
 

@@ -68,12 +68,16 @@ void Registry::join_now(const protocol::AuthBody& client, const std::shared_ptr<
                         const std::function<void(std::shared_ptr<Group>)>& joined) {
   std::shared_ptr<Group> group;
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    if (token->revoked) {
+      lock.unlock();
+      return joined(nullptr);
+    }
     for (const auto& known : groups_) {
       if (known->instance() == client.instance && known->run() == client.run && known->token() == token) group = known;
     }
     if (!group) {
-      group = std::make_shared<Group>(member->loop, config_, default_bind_, token, client);
+      group = std::make_shared<Group>(member->loop, config_, default_bind_, access_, token, client);
       groups_.push_back(group);
     }
     // Its own tunnel of the same number: the client has given that one up, or it would not be here.
@@ -95,6 +99,24 @@ void Registry::leave(const std::shared_ptr<Group>& group, const std::shared_ptr<
   if (!group->leave(member)) return;
   group->close_listeners();
   std::erase(groups_, group);
+}
+
+void Registry::reload(const config::ServerConfig& config) {
+  const std::lock_guard lock(mutex_);
+  config_ = config;
+  for (const auto& group : groups_) {
+    if (!group->token()->revoked) {
+      group->reload(config);
+      continue;
+    }
+    group->close_listeners();
+    for (const auto& member : group->members()) {
+      member->draining = true;
+      member->loop.post([member, grace = config.shutdown_grace] {
+        if (member->peer) member->peer->send_away("its token was taken out of the configuration", grace);
+      });
+    }
+  }
 }
 
 void Registry::clear() {

@@ -14,16 +14,20 @@ namespace qtrp::server {
 
 class Registry {
  public:
-  Registry(const config::ServerConfig& config, io::Endpoint default_bind)
-      : config_(config), default_bind_(default_bind) {}
+  Registry(const config::ServerConfig& config, io::Endpoint default_bind, stats::AccessLog& access)
+      : default_bind_(default_bind), access_(access), config_(config) {}
 
   /// Finds or makes the group of an authenticated tunnel and answers on the member's loop. If the same instance has a
   /// group of an earlier run, that one's tunnels are probed first, for a second at most: dead ones give way, living
-  /// ones stay (two machines with one state directory: both work, but for ports that both want).
+  /// ones stay (two machines with one state directory: both work, but for ports that both want). Answers null if the
+  /// token was revoked meanwhile.
   void join(const protocol::AuthBody& client, const std::shared_ptr<TokenState>& token,
             const std::shared_ptr<Member>& member, std::function<void(std::shared_ptr<Group>)> joined);
   void leave(const std::shared_ptr<Group>& group, const std::shared_ptr<Member>& member);
   std::vector<std::shared_ptr<Group>> groups() const;
+  /// New clients follow this configuration, running ones take over its limits and targets; those whose token was
+  /// revoked are sent away. After Gate::replace().
+  void reload(const config::ServerConfig& config);
   /// At the very end, when no loop runs any more but all are still there: frees the listeners.
   void clear();
 
@@ -31,9 +35,10 @@ class Registry {
   void join_now(const protocol::AuthBody& client, const std::shared_ptr<TokenState>& token,
                 const std::shared_ptr<Member>& member, const std::function<void(std::shared_ptr<Group>)>& joined);
 
-  const config::ServerConfig& config_;
   const io::Endpoint default_bind_;
+  stats::AccessLog& access_;
   mutable std::mutex mutex_;
+  config::ServerConfig config_;
   std::vector<std::shared_ptr<Group>> groups_;
 };
 

@@ -44,14 +44,17 @@ unsigned worker_count(unsigned configured) {
 
 class Server {
  public:
-  Server(const config::ServerConfig& config, Signals& signals, io::Endpoint bind)
-      : config_(config),
+  Server(std::shared_ptr<const Settings> settings, config::Source<config::ServerConfig> source, Signals& signals,
+         io::Endpoint bind)
+      : settings_(std::move(settings)),
+        config_(settings_->config),
         signals_(signals),
         bind_(bind),
-        shared_{config, Gate(config.tokens), Registry(config, bind), {}, {}, {}, {}} {}
+        reloader_(std::move(source), config_, [this](const config::ServerConfig& wanted) { return reload(wanted); }),
+        shared_(settings_, bind) {}
 
   Result<void> start() {
-    if (auto made = make_crypto(); !made) return made;
+    if (auto opened = shared_.access.open(config_.log.access); !opened) return opened;
     const bool brutal = config_.brutal.enabled || std::ranges::any_of(config_.tokens, [](const auto& token) {
                           return token.target_mbps.has_value();
                         });
@@ -78,19 +81,23 @@ class Server {
                                                           .ready = {}});
     if (!endpoint) return std::unexpected(endpoint.error());
     endpoint_ = std::move(*endpoint);
+    reloader_.listen(signals_, "server", identity::state_directory(config_.state_dir));
     return {};
   }
 
   // The control thread: sleeps until a signal comes.
   void serve() {
-    signals_.wait();
-    log::info("shutting down: no new connections, running ones have {} ms", config_.shutdown_grace.count());
+    while (reloader_.handle(signals_.wait())) {
+    }
+    signals_.watch(-1);
+    const auto grace = reloader_.running().shutdown_grace;
+    log::info("shutting down: no new connections, running ones have {} ms", grace.count());
     on_each([this](Worker& worker, const Arrived& arrived) {
       if (&worker == workers_.front().get()) listener_.reset();
       worker.drain(arrived);
     });
     for (const auto& group : shared_.registry.groups()) group->close_listeners();
-    if (!wait_for_all(config_.shutdown_grace)) return;
+    if (!wait_for_all(grace)) return;
     on_each([](Worker& worker, const Arrived& arrived) { worker.close_all(arrived); });
     wait_for_all(std::chrono::milliseconds(1500));
   }
@@ -105,38 +112,28 @@ class Server {
   }
 
  private:
+  // All that may fail comes first. What runs is not touched, but for the clients of tokens that are gone.
+  Result<void> reload(const config::ServerConfig& wanted) {
+    auto settings = make_settings(wanted, settings_.get());
+    if (!settings) return std::unexpected(settings.error());
+    if (auto opened = shared_.access.open(wanted.log.access); !opened) return opened;
+    settings_ = std::move(*settings);
+    for (auto& worker : workers_)
+      worker->loop().post([&worker = *worker, settings = settings_] { worker.use(settings); });
+    shared_.gate.replace(wanted.tokens);
+    shared_.registry.reload(wanted);
+    return {};
+  }
+
   Result<io::Endpoint> listen() {
     if (config_.transport == config::Transport::quic)
-      return listen_quic(workers_, bind_, config_, certificate_, page_ ? &*page_ : nullptr);
+      return listen_quic(workers_, bind_, config_, settings_->certificate, page_ ? &*page_ : nullptr);
     auto listener = io::Listener::listen(
         workers_.front()->loop(), bind_, [this](io::Fd fd, const io::Endpoint& from) { spread(std::move(fd), from); },
         shared_.tcp->receive_buffer());
     if (!listener) return std::unexpected(listener.error());
     listener_ = std::move(*listener);
     return listener_->local();
-  }
-
-  Result<void> make_crypto() {
-    if (config_.crypto == config::Crypto::tls) {
-      auto certificate = config_.tls.cert.empty()
-                             ? identity::keep_certificate(identity::state_directory(config_.state_dir))
-                             : identity::load_certificate(config_.tls.cert, config_.tls.key);
-      if (!certificate) return std::unexpected(certificate.error());
-      auto context = crypto::TlsContext::server(*certificate);
-      if (!context) return std::unexpected(context.error());
-      shared_.tls = std::move(*context);
-      log::info("certificate pin {}", certificate->pin);
-      certificate_ = std::move(*certificate);
-    } else if (config_.crypto == config::Crypto::chacha20) {
-      auto keys = std::make_shared<std::vector<crypto::NoiseKey>>();
-      if (!config_.chacha20_psk.empty()) {
-        keys->push_back(crypto::derive_noise_key(config_.chacha20_psk));
-      } else {
-        for (const config::Token& token : config_.tokens) keys->push_back(crypto::derive_noise_key(token.token));
-      }
-      shared_.noise_keys = std::move(keys);
-    }
-    return {};
   }
 
   // Tunnels go to the loops in turn.
@@ -161,15 +158,16 @@ class Server {
     while (*waiting_ > 0) {
       const int what = signals_.wait(std::max(Duration::zero(), deadline - Clock::now()));
       if (what == Signals::kTimeout) break;
-      if (what != Signals::kNotified) return false;
+      if (what != Signals::kNotified && what != SIGHUP) return false;
     }
     return true;
   }
 
-  const config::ServerConfig& config_;
+  std::shared_ptr<const Settings> settings_;  // the newest
+  const config::ServerConfig config_;         // as it was at the start
   Signals& signals_;
   const io::Endpoint bind_;
-  identity::Certificate certificate_;
+  config::Reloader<config::ServerConfig> reloader_;
   Shared shared_;
   std::optional<StatsPage> page_;
   std::vector<std::unique_ptr<Worker>> workers_;
@@ -181,11 +179,13 @@ class Server {
 
 }  // namespace
 
-Result<void> run(const config::ServerConfig& config) {
-  Signals signals({SIGTERM, SIGINT});
+Result<void> run(const config::ServerConfig& config, config::Source<config::ServerConfig> source) {
+  Signals signals({SIGTERM, SIGINT, SIGHUP});
   auto bind = resolve_now(config.bind);
   if (!bind) return std::unexpected(bind.error());
-  Server server(config, signals, *bind);
+  auto settings = make_settings(config, nullptr);
+  if (!settings) return std::unexpected(settings.error());
+  Server server(std::move(*settings), std::move(source), signals, *bind);
   if (auto started = server.start(); !started) {
     server.stop();
     return started;

@@ -10,7 +10,8 @@
 
 namespace qtrp::server {
 
-Worker::Worker(Shared& shared, std::unique_ptr<io::Loop> loop) : shared_(shared), loop_(std::move(loop)) {}
+Worker::Worker(Shared& shared, std::unique_ptr<io::Loop> loop)
+    : shared_(shared), settings_(shared.settings), loop_(std::move(loop)) {}
 
 Worker::~Worker() {
   join();
@@ -25,13 +26,24 @@ void Worker::join() {
   if (thread_.joinable()) thread_.join();
 }
 
+void Worker::use(std::shared_ptr<const Settings> settings) {
+#ifdef QTRP_HAVE_QUIC
+  const auto& before = settings_->certificate;
+  const auto& now = settings->certificate;
+  if (quic_ && (before.certificate_pem != now.certificate_pem || before.key_pem != now.key_pem)) {
+    if (const auto used = quic_->use(now); !used) log::error("reload: {}", used.error().message);
+  }
+#endif
+  settings_ = std::move(settings);
+}
+
 void Worker::adopt(io::Fd socket, const io::Endpoint& from) {
   std::unique_ptr<crypto::RecordLayer> layer;
-  switch (shared_.config.crypto) {
+  switch (settings_->config.crypto) {
     case config::Crypto::none: layer = crypto::make_none(); break;
-    case config::Crypto::chacha20: layer = crypto::make_noise_server(shared_.noise_keys); break;
+    case config::Crypto::chacha20: layer = crypto::make_noise_server(settings_->noise_keys); break;
     case config::Crypto::tls: {
-      auto made = shared_.tls->make();
+      auto made = settings_->tls->make();
       if (!made) return log::error("tunnel from {}: {}", from.to_string(), made.error().message);
       layer = std::move(*made);
       break;
@@ -40,7 +52,7 @@ void Worker::adopt(io::Fd socket, const io::Endpoint& from) {
   io::set_keep_alive(socket.get(), 60, 15, 4);
   tunnel::Options options;
   options.tcp = shared_.tcp.get();
-  options.mux = shared_.config.mux == config::Mux::yamux ? mux::Protocol::yamux : mux::Protocol::smux2;
+  options.mux = settings_->config.mux == config::Mux::yamux ? mux::Protocol::yamux : mux::Protocol::smux2;
   auto peer = std::make_unique<Peer>(*this, from);
   peer->start(std::make_unique<tunnel::TunnelSession>(*loop_, std::move(socket), std::move(layer), options, *peer));
   admit(std::move(peer));

@@ -7,13 +7,13 @@
 #include <unordered_map>
 
 #include "qtrp/config/config.h"
-#include "qtrp/crypto/noise.h"
-#include "qtrp/crypto/tls.h"
 #include "qtrp/io/socket.h"
 #include "qtrp/pacing/tcp.h"
+#include "qtrp/stats/access_log.h"
 #include "qtrp/stats/counters.h"
 #include "server/gate.h"
 #include "server/registry.h"
+#include "server/settings.h"
 
 namespace qtrp::quic {
 class QuicSession;
@@ -26,12 +26,14 @@ class Peer;
 
 /// What every worker shares; outlives them all.
 struct Shared {
-  const config::ServerConfig& config;
+  /// `settings` are those to begin with.
+  Shared(std::shared_ptr<const Settings> s, const io::Endpoint& bind)
+      : settings(std::move(s)), gate(settings->config.tokens), registry(settings->config, bind, access) {}
+  const std::shared_ptr<const Settings> settings;
+  stats::AccessLog access;
   Gate gate;
   Registry registry;
-  std::shared_ptr<crypto::TlsContext> tls;                          ///< crypto tls
-  std::shared_ptr<const std::vector<crypto::NoiseKey>> noise_keys;  ///< crypto chacha20
-  std::unique_ptr<pacing::TcpControl> tcp;                          ///< tunnels over TCP
+  std::unique_ptr<pacing::TcpControl> tcp;  ///< tunnels over TCP
   std::atomic<std::uint64_t> next_connection{1};
 };
 
@@ -47,6 +49,9 @@ class Worker {
   stats::Counters& totals() { return totals_; }
 
   // On the loop's thread.
+  const Settings& settings() const { return *settings_; }
+  /// New tunnels follow these; running ones take over what may change under them.
+  void use(std::shared_ptr<const Settings> settings);
   /// A connection came to the tunnel port.
   void adopt(io::Fd socket, const io::Endpoint& from);
   /// The same over QUIC.
@@ -70,6 +75,7 @@ class Worker {
   /// To talk to each of them: one that ends meanwhile leaves peers_, and lives until the turn's end.
   std::vector<Peer*> all_peers() const;
   Shared& shared_;
+  std::shared_ptr<const Settings> settings_;
   std::unique_ptr<io::Loop> loop_;
   std::thread thread_;
   stats::Counters totals_;

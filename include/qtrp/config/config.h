@@ -56,6 +56,7 @@ struct Stats {
 };
 struct Log {
   std::string level = "info";  ///< trace, debug, info, warn, error
+  std::string access;          ///< file of the access log, "-" for standard output; empty: none
 };
 /// What both daemons know.
 struct Common {
@@ -97,7 +98,8 @@ struct Proxy {
   std::string bind;  ///< the server's address to listen on, a literal; empty: the host of the server's `bind`
   std::uint16_t remote_port = 0;  ///< 0: the server chooses
   io::HostPort local;
-  std::string proxy_protocol;  ///< "", "v1", "v2"
+  std::string
+      proxy_protocol;  ///< "v1" or "v2": the header that tells the local service the user's address; empty: none
 };
 struct ClientConfig : Common {
   io::HostPort server;

@@ -88,6 +88,9 @@ class Server {
   /// Closes what is still open. Sessions that outlive it are over: their next event is `closed`.
   virtual ~Server() = default;
   virtual io::Endpoint local() const = 0;
+  /// New connections are shown this certificate. Fails with kind config for one that is unusable; then the old one
+  /// stays.
+  virtual Result<void> use(const identity::Certificate& certificate) = 0;
   /// Refuses new connections (and answers visitors no more); running sessions go on.
   virtual void stop_accepting() = 0;
 };

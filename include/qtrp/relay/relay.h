@@ -10,6 +10,7 @@
 #include "qtrp/io/pool.h"
 #include "qtrp/io/socket.h"
 #include "qtrp/session/session.h"
+#include "qtrp/stats/access_log.h"
 #include "qtrp/stats/counters.h"
 
 namespace qtrp::relay {
@@ -23,6 +24,11 @@ enum class End : std::uint8_t {
 };
 std::string_view to_string(End end);
 
+/// On which side of the tunnel a relay stands: decides which direction counts as "in", and who a reset came from.
+enum class Side : std::uint8_t { server, client };
+/// What the access log calls this end.
+stats::EndReason end_reason(End end, session::ResetCode code, Side side);
+
 /// Counters that a relay adds to, all written by its loop alone. "in" is from users to local services.
 struct Meters {
   stats::Counters* loop = nullptr;
@@ -31,8 +37,7 @@ struct Meters {
 
 class Relay : public session::StreamOwner, private io::SocketListener {
  public:
-  /// On which side of the tunnel it stands: decides which direction counts as "in".
-  enum class Side : std::uint8_t { server, client };
+  using Side = relay::Side;
 
   Relay(session::Session& session, io::Loop& loop, Side side, Meters meters)
       : session_(session), loop_(loop), meters_(meters), side_(side) {}
@@ -42,6 +47,9 @@ class Relay : public session::StreamOwner, private io::SocketListener {
 
   /// Bytes that go first on the stream (the server's NewConn), before the socket's. Before the stream is opened.
   void set_prefix(std::vector<std::byte> prefix) { prefix_ = std::move(prefix); }
+  /// Bytes that go first to the socket (the PROXY protocol's header), before the stream's; 65535 at most. They are no
+  /// payload: not counted, and no credit is given for them. Before connect() and before the stream's first body.
+  void set_greeting(Bytes greeting);
   void set_stream(session::StreamId stream) { stream_ = stream; }
   session::StreamId stream() const { return stream_; }
   /// Takes the socket; until then bodies are kept (the window bounds them).
@@ -97,7 +105,8 @@ class Relay : public session::StreamOwner, private io::SocketListener {
   bool stream_ended_ = false;  // the stream's end was heard
   bool shut_ = false;          // ... and passed on to the socket
   bool over_ = false;
-  bool bulk_ = false;  // the last read filled a large buffer: splicing pays
+  std::uint16_t greeting_ = 0;  // bytes of the greeting that still stand first in queue_
+  bool bulk_ = false;           // the last read filled a large buffer: splicing pays
 };
 
 }  // namespace qtrp::relay

@@ -138,6 +138,20 @@ TEST(ClientConfig, WrongProxiesSayWhatIsWrongWithThem) {
               HasSubstr("client.yaml:3:10: found an empty list of proxies"));
 }
 
+TEST(ClientConfig, TheProxyProtocolIsChosenForEachProxy) {
+  const auto c = client(with_proxy(
+      "{remote_port: 80-81, local_addr: 'h:80', proxy_protocol: v1}\n"
+      "  - {remote_port: 443, local_addr: 'h:443', proxy_protocol: v2}\n  - {remote_port: 22, local_addr: 'h:22'}"));
+  ASSERT_EQ(c.proxies.size(), 4U);
+  EXPECT_EQ(c.proxies[0].proxy_protocol, "v1");
+  EXPECT_EQ(c.proxies[1].proxy_protocol, "v1");
+  EXPECT_EQ(c.proxies[2].proxy_protocol, "v2");
+  EXPECT_EQ(c.proxies[3].proxy_protocol, "");
+  EXPECT_EQ(client(show(c)).proxies[2].proxy_protocol, "v2");
+  EXPECT_THAT(client_mistakes(with_proxy("{remote_port: 1, local_addr: 'h:1', proxy_protocol: true}")),
+              HasSubstr("found 'true' for 'proxies.proxy_protocol', expected one of v1, v2"));
+}
+
 TEST(ClientConfig, MillionsOfPortsAreRefusedBeforeTheyFillTheMemory) {
   std::string yaml = "server: a:1\ntoken: a-token-of-16-or-more\nproxies:\n";
   for (int i = 0; i < 1000; ++i)

@@ -52,7 +52,7 @@ TEST(ConfigurationDocument, NamesEveryKey) {
     if (std::string_view(section) != "auth") expect(keys_in(client_mistakes(wrong)), fmt::format("{}.", section), 1);
   }
   expect(keys_in(server_mistakes("auth: {tokens: [{" + unknown + ": 1}]}\n")), "", 7);
-  expect(keys_in(client_mistakes("proxies: [{" + unknown + ": 1}]\n")), "", 5);
+  expect(keys_in(client_mistakes("proxies: [{" + unknown + ": 1}]\n")), "", 6);
 }
 
 TEST(ConfigurationDocument, ItsExamplesLoadWithoutWarnings) {

@@ -94,6 +94,30 @@ TEST_P(RelayTest, CarriesBothWaysAndCounts) {
   });
 }
 
+TEST_P(RelayTest, TheGreetingGoesFirstToTheSocketAndCountsForNothing) {
+  loop.call([&] { relay->set_greeting(as_bytes("PROXY UNKNOWN\r\n")); });
+  body("early");  // before there is a socket
+  loop.call([&] { EXPECT_EQ(relay->sink_fd(), -1); });
+  connect();
+  body(" and late");
+  EXPECT_EQ(receive_all(user.get(), 29).text, "PROXY UNKNOWN\r\nearly and late");
+  loop.call([&] {
+    EXPECT_EQ(stream().moved, 14U);
+    EXPECT_EQ(relay->bytes_to_socket(), 14U);
+    EXPECT_EQ(all.bytes_out.load(), 14U);
+    EXPECT_GE(relay->sink_fd(), 0);  // bodies may be spliced from here on
+  });
+}
+
+TEST_P(RelayTest, TheGreetingGoesOutThoughTheUserSaysNothing) {
+  loop.call([&] { relay->set_greeting(as_bytes("hello")); });
+  connect();
+  EXPECT_EQ(receive_all(user.get(), 5).text, "hello");
+  finish();
+  EXPECT_EQ(receive_all(user.get()).end, 0);
+  loop.call([&] { EXPECT_EQ(stream().moved, 0U); });
+}
+
 TEST_P(RelayTest, ThePrefixGoesFirstWhateverTheRoom) {
   const std::string prefix = pattern(1, 100);
   loop.call([&] {

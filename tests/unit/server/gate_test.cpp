@@ -47,7 +47,7 @@ TEST_F(GateTest, LetsEveryTokenInAndKnowsWhichItWas) {
   for (const auto& [text, name] : {std::pair("first token", "a"), {"second token", "b"}, {"third token", "c"}}) {
     const auto verdict = attempt(text);
     ASSERT_TRUE(verdict.token) << verdict.reason;
-    EXPECT_EQ(verdict.token->config.name, name);
+    EXPECT_EQ(verdict.token->config()->name, name);
     EXPECT_EQ(verdict.body.name, "me");
     EXPECT_EQ(verdict.delay, 0s);
   }
@@ -151,10 +151,41 @@ TEST_F(GateTest, ConnectionsOfATokenAreBounded) {
   ASSERT_TRUE(verdict.token);
   verdict.token->connections = 1'000'000;
   EXPECT_TRUE(verdict.token->may_open_connection());
-  verdict.token->config.max_connections = 2;
+  config::Token limited = token("first token", "a");
+  limited.max_connections = 2;
+  gate.replace({limited});
   EXPECT_FALSE(verdict.token->may_open_connection());
   verdict.token->connections = 1;
   EXPECT_TRUE(verdict.token->may_open_connection());
+}
+
+TEST_F(GateTest, AReloadKeepsWhatIsKnownOfATokenThatStays) {
+  const auto before = attempt("first token").token;
+  ASSERT_TRUE(before);
+  before->connections = 5;
+  config::Token renamed = token("first token", "renamed");
+  renamed.max_proxies = 3;
+  gate.replace({renamed, token("fourth token", "d")});
+  const auto after = attempt("first token").token;
+  EXPECT_EQ(after, before);
+  EXPECT_EQ(after->config()->name, "renamed");
+  EXPECT_EQ(after->config()->max_proxies, 3U);
+  EXPECT_EQ(after->connections, 5U);
+  EXPECT_FALSE(after->revoked);
+  EXPECT_EQ(attempt("fourth token").token->config()->name, "d");
+}
+
+TEST_F(GateTest, AReloadRevokesTokensThatAreGone) {
+  const auto gone = attempt("second token").token;
+  ASSERT_TRUE(gone);
+  gate.replace({token("first token", "a")});
+  EXPECT_TRUE(gone->revoked);
+  EXPECT_FALSE(attempt("second token").token);
+  gate.replace({token("first token", "a"), token("second token", "b")});  // written in again: a new life
+  const auto again = attempt("second token").token;
+  ASSERT_TRUE(again);
+  EXPECT_NE(again, gone);
+  EXPECT_FALSE(again->revoked);
 }
 
 }  // namespace

@@ -39,8 +39,8 @@ class PeerTest : public testing::TestWithParam<std::string> {
   }
   // Once the test has set the configuration.
   void start() {
-    shared.reset(new Shared{
-        config, Gate(config.tokens), Registry(config, *io::Endpoint::from_literal("127.0.0.1", 0)), {}, {}, {}});
+    shared =
+        std::make_unique<Shared>(make_settings(config, nullptr).value(), *io::Endpoint::from_literal("127.0.0.1", 0));
     worker = std::make_unique<Worker>(*shared, GetParam() == "net" ? io::make_asio_loop() : io::make_epoll_loop());
     worker->start();
   }
