@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "client/advice.h"
 #include "qtrp/base/log.h"
 #include "qtrp/identity/identity.h"
 #include "qtrp/protocol/proof.h"
@@ -405,7 +406,7 @@ void Link::lost(const Error& error) {
     log::warn("{}: connection lost: {}", label(), error.message);
     if (loop_.now() - since_ >= kSettled) backoff_.reset();
   } else if (was != State::closing && error.message != last_error_) {
-    log::error("{}: {}", label(), error.message);
+    log::error("{}: {}", label(), advised(error, config()));
     last_error_ = error.message;
   }
   while (!relays_.empty()) relays_.begin()->second->session_lost();

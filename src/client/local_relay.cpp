@@ -2,6 +2,7 @@
 
 #include <cerrno>
 
+#include "client/advice.h"
 #include "client/link.h"
 #include "qtrp/base/log.h"
 #include "qtrp/protocol/proxy_header.h"
@@ -90,7 +91,7 @@ void LocalRelay::connect_to(std::vector<io::Endpoint> addresses) {
 
 void LocalRelay::failed(const Error& error) {
   log::warn("{}: proxy '{}': local service {} does not answer: {}; the user's connection is reset", link_.label(),
-            config_->name, config_->local.to_string(), error.message);
+            config_->name, config_->local.to_string(), advised_local(error));
   abort(error.code == ECONNREFUSED ? ResetCode::refused : ResetCode::unreachable);
 }
 

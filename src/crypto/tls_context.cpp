@@ -157,6 +157,7 @@ class ClientContext final : public TlsContext {
     refusal = fmt::format("the server's key is not the pinned one: it has {}, tls.pin is {}",
                           identity::format_pin(digest), identity::format_pin(checks.pins.front()));
     if (checks.pins.size() > 1) refusal += fmt::format(" (or {} others)", checks.pins.size() - 1);
+    refusal += identity::pin_advice;
     return false;
   }
 

@@ -145,7 +145,8 @@ bool TlsSession::verify_server() {
     return false;
   }
   if (std::find(checks.pins.begin(), checks.pins.end(), digest) != checks.pins.end()) return true;
-  refusal_ = fmt::format("its public key is {}, which is not pinned", identity::format_pin(digest));
+  refusal_ = fmt::format("the server's key is not the pinned one: it has {}, tls.pin is {}{}",
+                         identity::format_pin(digest), identity::format_pin(checks.pins.front()), identity::pin_advice);
   return false;
 }
 

@@ -7,6 +7,7 @@
 
 #include "qtrp/base/log.h"
 #include "qtrp/identity/identity.h"
+#include "server/advice.h"
 #include "server/peer.h"
 
 namespace qtrp::server {
@@ -129,7 +130,7 @@ ProxyResp Group::register_here(const NewProxy& spec) {
       home_, at, [this, id = spec.id](io::Fd fd, const io::Endpoint& user) { accepted(id, std::move(fd), user); });
   if (!listener) {
     give_back();
-    const Error& e = listener.error();
+    const Error e = advised(listener.error(), at);
     const char* code = e.code == EADDRINUSE      ? "port_in_use"
                        : e.code == EACCES        ? "permission_denied"
                        : e.code == EADDRNOTAVAIL ? "address_not_available"

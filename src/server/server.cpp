@@ -12,6 +12,7 @@
 #include "qtrp/base/signals.h"
 #include "qtrp/identity/identity.h"
 #include "qtrp/stats/endpoint.h"
+#include "server/advice.h"
 #include "server/figures.h"
 #include "server/peer.h"
 #include "server/quic_listener.h"
@@ -69,7 +70,7 @@ class Server {
     if (config_.transport == config::Transport::quic && config_.quic.masquerade == "stats")
       page_.emplace(config_.stats, [this] { return snapshot(shared_, workers_); }, [this] { return totals(workers_); });
     auto at = listen();
-    if (!at) return std::unexpected(at.error());
+    if (!at) return std::unexpected(advised(at.error(), bind_));
     for (auto& worker : workers_) worker->start();
     if (page_) page_->start();
     const bool quic = config_.transport == config::Transport::quic;

@@ -34,6 +34,10 @@ Result<Certificate> keep_certificate(const std::optional<std::filesystem::path>&
 /// Accepts "sha256:<hex>", bare hex, or "sha256//<base64>" (curl's form); gives the 32 bytes.
 Result<std::array<std::byte, 32>> parse_pin(std::string_view text);
 std::string format_pin(Bytes sha256);
+/// What follows in a message about a pin that differs.
+inline constexpr std::string_view pin_advice =
+    "; if the server has a new certificate, take its pin from the server's log or `qtrp-server join`, else somebody is "
+    "in between";
 
 using InstanceId = std::array<std::byte, 16>;
 /// The client's id, kept in the state directory (file `instance`), made at random on first start; random and not kept

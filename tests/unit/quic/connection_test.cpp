@@ -293,7 +293,7 @@ TEST(Connection, TheRightPinIsAccepted) {
   Pair wrong({}, {}, {}, {.ca_file = "", .pins = {pin_of(certificate)}, .server_name = ""});
   ASSERT_TRUE(wrong.run_until([&] { return wrong.client.closed.has_value(); }));
   EXPECT_EQ(wrong.client.closed->kind, ErrorKind::crypto);
-  EXPECT_THAT(wrong.client.closed->message, testing::HasSubstr("not pinned"));
+  EXPECT_THAT(wrong.client.closed->message, testing::HasSubstr("not the pinned one"));
   EXPECT_FALSE(wrong.client.established);
 }
 
