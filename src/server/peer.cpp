@@ -64,7 +64,8 @@ Peer::Peer(Worker& worker, const io::Endpoint& from)
       alive_timer_(loop_),
       probe_timer_(loop_),
       since_(loop_.now()),
-      member_(std::make_shared<Member>(loop_)) {
+      member_(std::make_shared<Member>(loop_)),
+      serve_([this] { open_waiting(); }) {
   member_->peer = this;
 }
 
@@ -213,7 +214,7 @@ void Peer::hand_over(const Group& group, const std::shared_ptr<Member>& member,
 
 void Peer::open_user(const std::shared_ptr<const ProxyInfo>& proxy, io::Fd user, const io::Endpoint& from) {
   Waiting newcomer{proxy, std::move(user), from, loop_.now()};
-  if (backlog_.empty()) {
+  if (backlog_.empty() && answered_) {
     if (try_open(newcomer)) return;
     log::warn("{}: grants no more streams now; users wait up to 10 s", label());
   }
@@ -343,6 +344,14 @@ void Peer::probe(Duration limit, std::function<void(bool)> answer) {
     const bool alive = session_->heard();
     std::exchange(probe_answer_, nullptr)(alive);
   });
+}
+
+// A client takes no stream from a server that has not proved itself. A new stream is announced before older streams'
+// bytes, so the first users wait here until AuthResp has left.
+void Peer::on_control_drained() {
+  if (answered_ || state_ != State::running) return;
+  answered_ = true;
+  if (!backlog_.empty()) loop_.at_turn_end(serve_);
 }
 
 void Peer::on_control_failed(Error error) {

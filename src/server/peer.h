@@ -72,6 +72,7 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
 
   void on_message(protocol::Message message) override;
   void on_control_failed(Error error) override;
+  void on_control_drained() override;
   void authenticate(const protocol::Auth& auth);
   void deny(const Error& reason, Duration delay);
   void joined(std::shared_ptr<Group> group);
@@ -105,6 +106,8 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   std::unordered_map<UserRelay*, std::unique_ptr<UserRelay>> relays_;
   std::unordered_map<std::uint32_t, std::unique_ptr<ProxyUse>> proxies_;
   std::deque<Waiting> backlog_;
+  io::TurnEnd serve_;      // opens streams for the backlog
+  bool answered_ = false;  // AuthResp is on its way: no stream may overtake it
   unsigned unanswered_ = 0;
   bool sent_away_ = false;
   bool goodbye_ = false;  // either side said so: what ends now ends for that

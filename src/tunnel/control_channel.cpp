@@ -27,6 +27,7 @@ session::Produced ControlChannel::produce(MutableBytes into) {
   if (out_sent_ < out_.size()) return {n, session::Produced::Status::more, {}};
   std::vector<std::byte>().swap(out_);
   out_sent_ = 0;
+  if (n > 0) listener_.on_control_drained();
   return {n, session::Produced::Status::would_block, {}};
 }
 

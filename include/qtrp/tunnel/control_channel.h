@@ -14,6 +14,8 @@ class ControlListener {
   /// The stream cannot be used any more: broken messages (protocol), an end or a reset (closed), a peer that does not
   /// read (limit).
   virtual void on_control_failed(Error error) = 0;
+  /// Everything sent so far has been taken by the session; called while it asks its sources.
+  virtual void on_control_drained() {}
 
  protected:
   ~ControlListener() = default;

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "server/worker.h"
+#include "support/fake_session.h"
 #include "support/tunnel_ends.h"
 
 namespace qtrp::server {
@@ -138,6 +139,58 @@ class PeerTest : public testing::TestWithParam<std::string> {
   std::uint32_t nonces = 0;
 };
 INSTANTIATE_TEST_SUITE_P(Engines, PeerTest, testing::Values("net", "epoll"), [](const auto& p) { return p.param; });
+
+// --- the first users ---
+
+// A mux announces a stream before it sends what older streams have: a user who came before AuthResp had left was reset.
+TEST_P(PeerTest, NoStreamOvertakesTheAnswer) {
+  start();
+  std::unique_ptr<Peer> peer;
+  FakeSession* session = nullptr;
+  std::vector<std::byte> said;
+  on_worker([&] {
+    peer = std::make_unique<Peer>(*worker, *io::Endpoint::from_literal("127.0.0.1", 1234));
+    auto made = std::make_unique<FakeSession>();
+    session = made.get();
+    peer->start(std::move(made));
+    session->events.push_back({.kind = session::EventKind::opened, .stream = 3});
+    peer->on_events();
+    Auth auth;
+    auth.body = encode_body(body());
+    auth.hmac = client_proof("the token", {}, {}, auth.body);
+    said = encode(Message{auth});
+    const auto proxy = encode(Message{any_port(1)});
+    said.insert(said.end(), proxy.begin(), proxy.end());
+    session->events.push_back(
+        {.kind = session::EventKind::body, .stream = 3, .owner = session->streams.at(3).owner, .body = said});
+    peer->on_events();
+  });
+  const auto await = [&](const char* what, const std::function<bool()>& done) {
+    const auto until = Clock::now() + kDeadline;
+    while (!on_worker(done)) ASSERT_LT(Clock::now(), until) << what;
+  };
+  std::uint16_t port = 0;
+  await("its proxy", [&] {
+    if (peer->group())
+      for (const auto& figures : peer->group()->figures()) port = figures.port;
+    return port != 0;
+  });
+  const io::Fd user = user_of(port);
+  await("the user", [&] { return peer->group()->members().at(0)->connections == 1; });
+  on_worker([&] {
+    EXPECT_EQ(session->streams.size(), 1U) << "only the control stream before the answer has left";
+    session->pull(3, 10, 10);
+  });
+  on_worker([&] {
+    EXPECT_EQ(session->streams.size(), 1U) << "a part of the answer is not the answer";
+    session->pull(3);
+  });
+  await("a stream for the user", [&] { return session->streams.size() == 2; });
+  on_worker([&] {
+    peer->give_up("");
+    peer.reset();
+  });
+}
 
 // --- before the proof ---
 

@@ -26,6 +26,7 @@ class FakeSession final : public session::Session {
   std::map<session::StreamId, Stream> streams;
   session::StreamId next = 2;
   std::optional<Error> closed;
+  std::deque<session::Event> events;
 
   /// As a real session's flush does: asks until the source would block or `most` bytes came.
   void pull(session::StreamId id, std::size_t most = SIZE_MAX, std::size_t chunk = 4096) {
@@ -63,7 +64,12 @@ class FakeSession final : public session::Session {
   void ready(session::StreamId id) override { streams[id].ready = true; }
   void reset(session::StreamId id, session::ResetCode code) override { streams[id].reset = code; }
   void moved(session::StreamId id, std::size_t n) override { streams[id].moved += n; }
-  std::optional<session::Event> next_event() override { return std::nullopt; }
+  std::optional<session::Event> next_event() override {
+    if (events.empty()) return std::nullopt;
+    auto event = std::move(events.front());
+    events.pop_front();
+    return event;
+  }
   void close(Error reason) override { closed = std::move(reason); }
   Bytes channel_binding() const override { return {}; }
   Bytes preface(bool) const override { return {}; }
