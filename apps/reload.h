@@ -32,7 +32,7 @@ int reload(const std::string& program, std::string_view role, const std::filesys
   // Where this user's daemon has its state, and where the system's has.
   std::vector<std::filesystem::path> places;
   if (const auto own = identity::state_directory(config->state_dir)) places.push_back(*own);
-  if (config->state_dir.empty()) places.emplace_back("/var/lib/qtrp");
+  if (config->state_dir.empty()) places.emplace_back(fmt::format("/var/lib/qtrp-{}", role));
   std::string looked;
   for (const auto& place : places) {
     const auto answer = ask_control_socket(place, control_socket_name(role, file), "reload", 30s);

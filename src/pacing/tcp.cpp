@@ -55,6 +55,7 @@ std::string first_line(const char* file) {
   std::ifstream in(file);
   std::string line;
   std::getline(in, line);
+  std::ranges::replace(line, '\t', ' ');
   return line;
 }
 
