@@ -10,6 +10,7 @@
 
 #include "daemon.h"
 #include "qtrp/client/client.h"
+#include "qtrp/client/speed_test.h"
 #include "qtrp/config/join.h"
 #include "reload.h"
 #include "service.h"
@@ -150,10 +151,36 @@ std::string configure(const CommandLine& line, const JoinOptions& options, setup
   return "";
 }
 
+/// `speedtest`: measures both ways and prints the lines for both files.
+int speed_test(const CommandLine& line, const JoinOptions& options, unsigned seconds) {
+  const auto config = options.used() ? load_joined(options) : config::load_client(line.file);
+  if (!config) {
+    std::fprintf(stderr, "%s\n", mistakes_of(config).c_str());
+    return exit_config;
+  }
+  log::set_level(line.verbose > 0 ? log_level(config->log.level, line.verbose, false) : log::Level::warn);
+  const auto speed = client::measure_speed(*config, {.measured = std::chrono::seconds(seconds)});
+  if (!speed) return complain(program, speed.error().message, exit_failure);
+  return print(fmt::format(
+      "download  {:8.1f} Mbit/s  (server to client)\nupload    {:8.1f} Mbit/s  (client to server)\n\n"
+      "If the line is yours alone and loses packets, nine tenths of that as Brutal's targets (docs/brutal.md):\n\n{}",
+      speed->download_mbps, speed->upload_mbps, client::suggest(*speed)));
+}
+
 int run(int argc, char** argv) {
   CommandLine line(program);
   JoinOptions options;
   add_join(line.app(), options);
+  unsigned seconds = 7;
+  CLI::App& test = line.command(
+      "speedtest",
+      "Measure both ways through a tunnel of its own, without Brutal, and print brutal.target_mbps for both files",
+      [&] { return speed_test(line, options, seconds); });
+  line.add_config_option(test, "The client's configuration file");
+  add_join(test, options);
+  test.add_option("--seconds", seconds, "How long each way is measured, after 3 s of warming up")
+      ->check(CLI::Range(1U, 50U))
+      ->capture_default_str();
   add_reload_command<config::ClientConfig>(line, "client", config::load_client);
   CLI::App& install = add_service_commands(
       line, setup::Role::client, [&](setup::ServiceRequest& request) { return configure(line, options, request); });

@@ -18,6 +18,7 @@ constexpr auto kAuthLimit = std::chrono::seconds(10);
 constexpr unsigned kMostUnanswered = 3;     // pings
 constexpr std::size_t kMostBacklog = 1024;  // users waiting for a stream
 constexpr auto kBacklogLimit = std::chrono::seconds(10);
+constexpr std::string_view kSpeedTest = "speedtest";  // NewProxy's type
 
 std::int64_t wall_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
@@ -65,7 +66,10 @@ Peer::Peer(Worker& worker, const io::Endpoint& from)
       probe_timer_(loop_),
       since_(loop_.now()),
       member_(std::make_shared<Member>(loop_)),
-      serve_([this] { open_waiting(); }) {
+      serve_([this] {
+        if (speed_) start_speed_test();
+        open_waiting();
+      }) {
   member_->peer = this;
 }
 
@@ -116,6 +120,7 @@ void Peer::on_message(protocol::Message message) {
     return ended(Error{ErrorKind::protocol, "its first message is not Auth"});
   }
   if (const auto* m = std::get_if<protocol::NewProxy>(&message)) {
+    if (m->type == kSpeedTest) return speed_test(*m);
     group_->add_proxy(*m, loop_, [member = member_](const protocol::ProxyResp& response) {
       if (member->peer && member->peer->state_ == State::running) member->peer->control_->send(response);
     });
@@ -267,6 +272,38 @@ void Peer::open_waiting() {
   }
 }
 
+// Not a port: a stream that measures the tunnel itself. Without Brutal, whose target would be all that it finds.
+void Peer::speed_test(const protocol::NewProxy& wanted) {
+  const bool download = wanted.name == "download";
+  protocol::ProxyResp response{.id = wanted.id, .code = "ok", .text = "", .port = 0};
+  if (!download && wanted.name != "upload") {
+    response.code = "bad_request";
+    response.text = "a speed test is named download or upload";
+  } else if (speed_) {
+    response.code = "bad_request";
+    response.text = "a speed test is running on this tunnel";
+  } else {
+    log::info("{}: speed test, {}", label(), wanted.name);
+    target_.reset();
+    session_->set_target(0);
+    const std::uint64_t number = worker_.shared().next_connection.fetch_add(1, std::memory_order_relaxed);
+    speed_ = std::make_unique<SpeedStream>(
+        *session_, loop_, download ? SpeedStream::Direction::download : SpeedStream::Direction::upload,
+        protocol::encode(protocol::NewConn{wanted.id, number, address_, "speedtest"}),
+        [this] { loop_.destroy_later(std::move(speed_)); });
+    if (answered_) start_speed_test();
+  }
+  control_->send(response);
+}
+
+void Peer::start_speed_test() {
+  if (speed_->started()) return;
+  if (auto started = speed_->start(); !started) {
+    log::warn("{}: speed test: {}", label(), started.error().message);
+    speed_.reset();
+  }
+}
+
 // Users who have waited too long for a stream.
 void Peer::drop_stale() {
   while (!backlog_.empty() && loop_.now() - backlog_.front().since > kBacklogLimit) {
@@ -351,7 +388,7 @@ void Peer::probe(Duration limit, std::function<void(bool)> answer) {
 void Peer::on_control_drained() {
   if (answered_ || state_ != State::running) return;
   answered_ = true;
-  if (!backlog_.empty()) loop_.at_turn_end(serve_);
+  if (!backlog_.empty() || speed_) loop_.at_turn_end(serve_);
 }
 
 void Peer::on_control_failed(Error error) {
@@ -411,6 +448,7 @@ void Peer::ended(const Error& error) {
     backlog_.pop_front();
     turn_away(std::move(user), goodbye_ ? stats::EndReason::shutdown : stats::EndReason::tunnel_lost);
   }
+  if (speed_) loop_.destroy_later(std::move(speed_));
   while (!relays_.empty()) relays_.begin()->second->session_lost();
   member_->peer = nullptr;
   if (group_) {

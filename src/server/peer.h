@@ -14,6 +14,7 @@
 #include "qtrp/tunnel/control_channel.h"
 #include "qtrp/tunnel/shared_target.h"
 #include "server/group.h"
+#include "server/speed_stream.h"
 #include "server/worker.h"
 
 namespace qtrp::server {
@@ -80,6 +81,8 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   bool try_open(Waiting& waiting);
   void open_waiting();
   void drop_stale();
+  void speed_test(const protocol::NewProxy& wanted);
+  void start_speed_test();
   void turn_away(Waiting user, stats::EndReason why);
   void log_access(const UserRelay& relay, stats::EndReason end);
   void relay_ended(UserRelay& relay, relay::End end, session::ResetCode code);
@@ -106,8 +109,9 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   std::unordered_map<UserRelay*, std::unique_ptr<UserRelay>> relays_;
   std::unordered_map<std::uint32_t, std::unique_ptr<ProxyUse>> proxies_;
   std::deque<Waiting> backlog_;
-  io::TurnEnd serve_;      // opens streams for the backlog
-  bool answered_ = false;  // AuthResp is on its way: no stream may overtake it
+  io::TurnEnd serve_;                   // opens streams for the backlog
+  std::unique_ptr<SpeedStream> speed_;  // one at a time
+  bool answered_ = false;               // AuthResp is on its way: no stream may overtake it
   unsigned unanswered_ = 0;
   bool sent_away_ = false;
   bool goodbye_ = false;  // either side said so: what ends now ends for that

@@ -104,3 +104,17 @@ def test_it_outlives_a_stalled_and_a_broken_link(tmp_path):
             except OSError:
                 time.sleep(0.2)
         raise AssertionError(tunnel.log("client"))
+
+
+def test_speedtest_finds_what_the_link_carries_each_way(tmp_path):
+    with TestLink("b>a rate=40M", "a>b rate=90M", delay="10ms", queue="100ms") as link:
+        # Brutal is configured, far below: the test does without it.
+        tunnel = Tunnel(link, tmp_path, brutal={"enabled": True, "target_mbps": 5})
+        done = link.run("b", [BIN / "qtrp-client", "speedtest", "--seconds", 3, "-c", tmp_path / "client.yaml"], timeout=60)
+        found = {way: float(done.stdout.split(way)[1].split()[0]) for way in ("download", "upload")}
+        assert 60 < found["download"] < 90 and 27 < found["upload"] < 40, done.stdout
+        for file, way in (("server.yaml", "download"), ("client.yaml", "upload")):
+            assert f"{file}:  brutal: {{enabled: true, target_mbps: {int(found[way] * 0.9)}" in done.stdout
+        # The tunnel that was there has gone on.
+        assert tunnel.messages(0.3)
+        assert "connection lost" not in tunnel.log("client")
