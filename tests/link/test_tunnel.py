@@ -7,6 +7,7 @@ import pathlib
 import secrets
 import statistics
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -24,7 +25,7 @@ BULK_SERVICE, ECHO_SERVICE = 5201, 5202             # in the client's
 class Tunnel:
     """A qtrp-server in a and a qtrp-client in b; iperf3 and an echo behind the client."""
 
-    def __init__(self, link, directory, **common):
+    def __init__(self, link, directory, echo=True, **common):
         self.link, self.directory = link, directory
         token = secrets.token_hex(16)
         common = {"log": {"level": "info"}, "stats": {"listen": f"127.0.0.1:{STATS}"}, **common}
@@ -39,7 +40,8 @@ class Tunnel:
             with open(directory / f"{name}.log", "wb") as log:
                 link.popen(side, [BIN / f"qtrp-{name}", "-c", file], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         link.popen("b", ["iperf3", "-s", "-p", BULK_SERVICE], stdout=subprocess.DEVNULL)
-        echo_service(link, "b", ECHO_SERVICE)
+        if echo:
+            echo_service(link, "b", ECHO_SERVICE)
         for side, port in (("b", BULK_SERVICE), ("a", BULK), ("a", ECHO)):
             link.wait_listening(side, port, timeout=30)
 
@@ -80,6 +82,25 @@ def test_a_small_message_does_not_wait_behind_a_paced_download(tmp_path):
         pinger.join()
         assert len(loaded) > 20
         assert statistics.median(loaded) < 1.5 * statistics.median(idle)
+
+
+@pytest.mark.parametrize("brutal, most", [(None, 2), ({"enabled": True, "target_mbps": 80}, 1.5)], ids=["bbr", "brutal"])
+def test_a_hundred_quiet_streams_do_not_wait_behind_a_download(tmp_path, brutal, most):
+    """The median; bench/fairness.py has the tail, which a busy machine and BBR's own pauses make."""
+    with TestLink(delay="20ms", rate="100M", queue="100ms") as link:
+        tunnel = Tunnel(link, tmp_path, transport="epoll", crypto="tls", echo=False, **({"brutal": brutal} if brutal else {}))
+        chatter = [sys.executable, ROOT / "tests/link/chatter.py"]
+        link.popen("b", [*chatter, "serve", ECHO_SERVICE])
+        link.wait_listening("b", ECHO_SERVICE)
+        talk = [*chatter, "send", link.address("a"), ECHO, 100]
+        idle = json.loads(link.run("a", [*talk, 2], timeout=60).stdout)
+        bulk = []
+        loader = threading.Thread(target=lambda: bulk.append(tunnel.download(5, ramp=2)))
+        loader.start()
+        loaded = json.loads(link.run("a", [*talk, 4], timeout=60).stdout)
+        loader.join()
+        assert bulk[0] > 40  # it did load the link
+        assert loaded["p50"] < most * idle["p50"], (idle, loaded)
 
 
 def test_it_outlives_a_stalled_and_a_broken_link(tmp_path):
