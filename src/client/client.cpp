@@ -9,6 +9,7 @@
 #include "client/figures.h"
 #include "client/link.h"
 #include "qtrp/base/log.h"
+#include "qtrp/base/service_notify.h"
 #include "qtrp/base/signals.h"
 #include "qtrp/identity/identity.h"
 #include "qtrp/stats/endpoint.h"
@@ -78,6 +79,7 @@ class Client {
     }
     signals_.watch(-1);
     const auto grace = reloader_.running().shutdown_grace;
+    notify_service_manager("STOPPING=1");
     log::info("shutting down: no new connections, running ones have {} ms", grace.count());
     on_each([](Link& link, const Arrived& arrived) { link.drain(arrived); });
     if (!wait_for_all(grace)) return;
@@ -172,6 +174,7 @@ Result<void> run(const config::ClientConfig& config, config::Source<config::Clie
     client.stop();
     return started;
   }
+  notify_service_manager("READY=1");
   client.serve();
   client.stop();
   log::info("stopped");

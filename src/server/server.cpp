@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "qtrp/base/log.h"
+#include "qtrp/base/service_notify.h"
 #include "qtrp/base/signals.h"
 #include "qtrp/identity/identity.h"
 #include "qtrp/stats/endpoint.h"
@@ -92,6 +93,7 @@ class Server {
     }
     signals_.watch(-1);
     const auto grace = reloader_.running().shutdown_grace;
+    notify_service_manager("STOPPING=1");
     log::info("shutting down: no new connections, running ones have {} ms", grace.count());
     on_each([this](Worker& worker, const Arrived& arrived) {
       if (&worker == workers_.front().get()) listener_.reset();
@@ -191,6 +193,7 @@ Result<void> run(const config::ServerConfig& config, config::Source<config::Serv
     server.stop();
     return started;
   }
+  notify_service_manager("READY=1");
   server.serve();
   server.stop();
   log::info("stopped");

@@ -44,7 +44,7 @@ Result<void> run(const std::vector<std::string>& command) {
   while (::waitpid(child, &status, 0) < 0)
     if (errno != EINTR) return fail_errno("waiting for " + command[0], errno);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
-  return fail(ErrorKind::system, fmt::format("'{}' failed; what it says stands above", fmt::join(command, " ")));
+  return fail(ErrorKind::system, fmt::format("'{}' failed, see above", fmt::join(command, " ")));
 }
 
 class Service {
@@ -165,9 +165,11 @@ class Service {
     for (std::vector<std::string> command : commands) {
       command.insert(command.begin(), "systemctl");
       const std::string line = fmt::format("{}", fmt::join(command, " "));
+      const bool starts = command[1] == "restart";
       if (!here_) {
         say_("left to the machine that has this root: " + line);
       } else if (auto done = step("run: " + line, [&] { return run(command); }); !done) {
+        if (starts) done.error().message += fmt::format("; its log says why: journalctl -u {} -n 20", program_);
         return done;
       }
     }

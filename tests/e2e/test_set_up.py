@@ -119,6 +119,21 @@ def test_a_pin_that_is_not_the_servers_is_refused(world, lab):
     assert not echo_works(public)
 
 
+@pytest.mark.parametrize("readme", ["README.md", "README.zh.md"])
+def test_the_transcript_in_the_readme_is_what_init_prints(world, readme):
+    """Line by line; what differs each time stands there as its first digits and dots, or is this test's directory."""
+    text = (pathlib.Path(__file__).resolve().parents[2] / readme).read_text()
+    shown = re.search(r"^    vps\$ qtrp-server init --address vps\.example\.com\n((?:    .*\n|\n)*?)    vps\$ ", text, re.M).group(1)
+    done = world.run("qtrp-server", "init", "--address", "vps.example.com")
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.replace(str(world.dir), "/root").splitlines()
+    for line in shown.rstrip().splitlines():
+        line = re.escape(line.removeprefix("    ")).replace(r"\.\.\.", "[0-9a-f]+")
+        pattern = re.compile(re.sub(r"(5f0c|8e2c41d2)(?=\[)", "", line))
+        assert pattern.fullmatch(printed[0]), (line, printed[0])
+        printed.pop(0)
+
+
 def test_init_never_overwrites(world):
     world.init()
     before = {name: (world.dir / name).read_bytes() for name in ("server.yaml", "server.crt", "server.key")}

@@ -74,6 +74,12 @@ sed -i '/nonsense/d' /etc/qtrp/server.yaml
 qtrp-server reload -c /etc/qtrp/server.yaml || fail "reload by root, from outside of the service"
 [ "$(systemctl is-active qtrp-server)" = active ] || fail "the server did not survive"
 echo "ok: reload"
+echo 'tls: {cert: /root/server.crt, key: /root/server.key}' >bad.yaml
+sed '/^tls:/,$d' server.yaml >>bad.yaml
+qtrp-server install -c bad.yaml --force 2>told.txt && fail "a service that cannot start was not told"
+grep -q 'journalctl -u qtrp-server' told.txt || fail "install said: $(cat told.txt)"
+qtrp-server install -c server.yaml --force || fail "install of the good file"
+echo "ok: a service that cannot start is told"
 qtrp-server install --low-ports || fail "install --low-ports"
 [ "$(capabilities qtrp-server)" = 0000000000000400 ] || fail "low-ports gives $(capabilities qtrp-server)"
 qtrp-server install --low-ports --brutal || fail "install --brutal"
