@@ -73,10 +73,12 @@ def _write(file, text):
 
 def qtrp(transport, crypto, **extra):
     def configure(directory, ports, services):
-        common = {"transport": transport, "crypto": crypto, "log": {"level": "warn"}, **extra}
+        clients_own = {key: value for key, value in extra.items() if key in ("tunnels", "pool")}
+        common = {"transport": transport, "crypto": crypto, "log": {"level": "warn"},
+                  **{key: value for key, value in extra.items() if key not in clients_own}}
         server = common | {"bind": f"127.0.0.1:{ports[0]}", "auth": {"tokens": [TOKEN]}, "state_dir": str(directory / "s"),
                            "stats": {"listen": f"127.0.0.1:{ports[1]}"}}
-        client = common | {"server": f"127.0.0.1:{ports[0]}", "token": TOKEN, "state_dir": str(directory / "c"),
+        client = common | clients_own | {"server": f"127.0.0.1:{ports[0]}", "token": TOKEN, "state_dir": str(directory / "c"),
                            "stats": {"listen": f"127.0.0.1:{ports[2]}"},
                            "proxies": [{"remote_port": public, "local_addr": f"127.0.0.1:{local}"} for public, local in services.items()]}
         # JSON is YAML.
