@@ -84,7 +84,18 @@ qtrp-server install --low-ports || fail "install --low-ports"
 [ "$(capabilities qtrp-server)" = 0000000000000400 ] || fail "low-ports gives $(capabilities qtrp-server)"
 qtrp-server install --low-ports --brutal || fail "install --brutal"
 [ "$(capabilities qtrp-server)" = 000000c000001400 ] || fail "brutal gives $(capabilities qtrp-server)"
-echo "ok: drop-ins"
+# Brutal over TCP gets from the confined service what it gets from root.
+sed 's/127.0.0.1:6000/127.0.0.1:6001/' server.yaml >brutal.yaml
+printf 'stats: false\nbrutal: {enabled: true, target_mbps: 10}\n' >>brutal.yaml
+chmod 600 brutal.yaml
+qtrp-server -c brutal.yaml 2>free.txt &
+free=$!
+for _ in $(seq 100); do grep -q 'listening for tunnels' free.txt && break; sleep 0.1; done
+kill "$free" && wait "$free"
+qtrp-server install -c brutal.yaml --force --brutal || fail "install with brutal"
+wanted=$(grep -o 'congestion control: .*' free.txt)
+journalctl --no-pager -u qtrp-server | grep -o 'congestion control: .*' | tail -n 1 | grep -qxF "$wanted" || fail "not as root has it: $wanted"
+echo "ok: drop-ins; $wanted"
 qtrp-server uninstall --purge || fail "uninstall"
 qtrp-client uninstall || fail "uninstall"
 [ "$(systemctl is-active qtrp-server qtrp-client | sort -u)" = inactive ] || fail "still active"
