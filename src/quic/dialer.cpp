@@ -195,8 +195,8 @@ struct Dialer::State {
   void conclude_if_all_failed() {
     for (auto& edge : attempts)
       if (edge) return;
-    loop.post([this, alive = std::weak_ptr<bool>(alive)] {
-      if (alive.lock() && on_connected) std::exchange(on_connected, {})(std::unexpected(last));
+    loop.post([this, lives = std::weak_ptr<bool>(alive)] {
+      if (lives.lock() && on_connected) std::exchange(on_connected, {})(std::unexpected(last));
     });
   }
 
