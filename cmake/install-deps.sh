@@ -9,7 +9,7 @@ groups=("$@")
 
 . /etc/os-release
 codename=${VERSION_CODENAME:?}
-backports=()
+backports=() backports_build=() backports_test=()
 
 build=(g++ cmake ninja-build pkg-config git ccache mold ca-certificates
   libboost-dev libssl-dev libsodium-dev libyaml-cpp-dev libmsgpack-cxx-dev libspdlog-dev libfmt-dev libcli11-dev
@@ -25,20 +25,23 @@ test=(libgtest-dev libgmock-dev libbenchmark-dev python3-venv python3-pytest pyt
 bench=(wrk iperf3 nginx-light python3-yaml)
 fuzz=(clang-19 libclang-rt-19-dev llvm-19 clang-tidy-19 clang-format-19)
 
+# An HTTP/3 client for the tests: libcurl's GnuTLS flavour. libcurl3-gnutls of plain Debian 12 has no HTTP/3.
 case "$codename" in
   bookworm)
-    backports+=("${ngtcp2[@]}")
+    backports_build=("${ngtcp2[@]}")
+    backports_test=(libcurl3-gnutls)
     ;;
   *)
     build+=("${ngtcp2[@]}")
+    test+=(libcurl3t64-gnutls)
     ;;
 esac
 
 wanted=()
 for group in "${groups[@]}"; do
   case "$group" in
-    build) wanted+=("${build[@]}" "${bpf[@]}") ;;
-    test) wanted+=("${test[@]}") ;;
+    build) wanted+=("${build[@]}" "${bpf[@]}") backports+=(${backports_build[@]+"${backports_build[@]}"}) ;;
+    test) wanted+=("${test[@]}") backports+=(${backports_test[@]+"${backports_test[@]}"}) ;;
     fuzz) wanted+=("${fuzz[@]}") ;;
     bench) wanted+=("${bench[@]}") ;;
     package) wanted+=("${package[@]}") ;;
@@ -55,7 +58,7 @@ missing_backports=()
 for package in ${backports[@]+"${backports[@]}"}; do
   # Debian 12 has some of these in a version that is too old: what counts is that the backport is the one installed.
   version=$(dpkg-query -W -f='${db:Status-Abbrev} ${Version}' "$package" 2>/dev/null || true)
-  case "$version" in ii*~bpo12*) ;; *) missing_backports+=("$package") ;; esac
+  case "$version" in ii*~bpo1[0-9]*) ;; *) missing_backports+=("$package") ;; esac
 done
 
 if [ ${#missing[@]} -eq 0 ] && [ ${#missing_backports[@]} -eq 0 ]; then exit 0; fi
