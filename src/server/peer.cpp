@@ -15,9 +15,8 @@ using session::EventKind;
 using session::ResetCode;
 
 constexpr auto kAuthLimit = std::chrono::seconds(10);
-constexpr unsigned kMostUnanswered = 3;     // pings
-constexpr std::size_t kMostBacklog = 1024;  // users waiting for a stream
-constexpr auto kBacklogLimit = std::chrono::seconds(10);
+constexpr unsigned kMostUnanswered = 3;               // pings
+constexpr std::size_t kMostBacklog = 1024;            // users waiting for a stream
 constexpr std::string_view kSpeedTest = "speedtest";  // NewProxy's type
 
 std::int64_t wall_ms() {
@@ -56,7 +55,7 @@ class Peer::UserRelay final : public relay::Relay {
   const TimePoint since_;
 };
 
-Peer::Peer(Worker& worker, const io::Endpoint& from)
+Peer::Peer(Worker& worker, const io::Endpoint& from, Duration backlog_limit)
     : worker_(worker),
       loop_(worker.loop()),
       address_(from.to_string()),
@@ -64,6 +63,8 @@ Peer::Peer(Worker& worker, const io::Endpoint& from)
       auth_timer_(loop_),
       alive_timer_(loop_),
       probe_timer_(loop_),
+      backlog_timer_(loop_),
+      backlog_limit_(backlog_limit),
       since_(loop_.now()),
       member_(std::make_shared<Member>(loop_)),
       serve_([this] {
@@ -221,12 +222,16 @@ void Peer::open_user(const std::shared_ptr<const ProxyInfo>& proxy, io::Fd user,
   Waiting newcomer{proxy, std::move(user), from, loop_.now()};
   if (backlog_.empty() && answered_) {
     if (try_open(newcomer)) return;
-    log::warn("{}: grants no more streams now; users wait up to 10 s", label());
+    log::warn("{}: grants no more streams now; users wait up to {:g} s for one", label(),
+              std::chrono::duration<double>(backlog_limit_).count());
   }
   if (backlog_.size() < kMostBacklog) {
+    if (backlog_.empty()) backlog_timer_.start(backlog_limit_, [this] { drop_stale(); });
     backlog_.push_back(std::move(newcomer));
     return;
   }
+  if (newcomers_refused_++ == 0)
+    log::warn("{}: {} users wait for a stream; further ones are refused", label(), kMostBacklog);
   turn_away(std::move(newcomer), stats::EndReason::limit);
 }
 
@@ -265,11 +270,13 @@ bool Peer::try_open(Waiting& waiting) {
 }
 
 void Peer::open_waiting() {
-  drop_stale();
+  if (!answered_) return;
   while (!backlog_.empty() && state_ == State::running) {
     if (!try_open(backlog_.front())) return;
     backlog_.pop_front();
   }
+  backlog_timer_.cancel();
+  newcomers_refused_ = 0;
 }
 
 // Not a port: a stream that measures the tunnel itself. Without Brutal, whose target would be all that it finds.
@@ -306,10 +313,18 @@ void Peer::start_speed_test() {
 
 // Users who have waited too long for a stream.
 void Peer::drop_stale() {
-  while (!backlog_.empty() && loop_.now() - backlog_.front().since > kBacklogLimit) {
+  std::size_t dropped = 0;
+  while (!backlog_.empty() && loop_.now() - backlog_.front().since >= backlog_limit_) {
     Waiting user = std::move(backlog_.front());
     backlog_.pop_front();
     turn_away(std::move(user), stats::EndReason::limit);
+    ++dropped;
+  }
+  if (dropped > 0) log::warn("{}: {} users waited in vain for a stream", label(), dropped);
+  if (!backlog_.empty()) {
+    backlog_timer_.start(backlog_limit_ - (loop_.now() - backlog_.front().since), [this] { drop_stale(); });
+  } else {
+    newcomers_refused_ = 0;
   }
 }
 
@@ -360,7 +375,6 @@ void Peer::release_connection() {
 
 void Peer::keep_alive() {
   alive_timer_.start(worker_.settings().config.keepalive_interval, [this] {
-    drop_stale();
     if (session_->heard()) {
       unanswered_ = 0;
     } else if (unanswered_ >= kMostUnanswered) {
@@ -431,6 +445,7 @@ void Peer::ended(const Error& error) {
   auth_timer_.cancel();
   alive_timer_.cancel();
   probe_timer_.cancel();
+  backlog_timer_.cancel();
   target_.reset();
   member_->draining = true;
   if (!error.message.empty()) {

@@ -21,7 +21,10 @@ namespace qtrp::server {
 
 class Peer final : public session::SessionListener, private tunnel::ControlListener {
  public:
-  Peer(Worker& worker, const io::Endpoint& from);
+  static constexpr Duration kBacklogLimit = std::chrono::seconds(10);
+
+  /// A user for whom the client grants no stream waits for `backlog_limit` at most.
+  Peer(Worker& worker, const io::Endpoint& from, Duration backlog_limit = kBacklogLimit);
   ~Peer();
 
   /// Takes the session and the time limit for authenticating begins.
@@ -97,7 +100,8 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   std::unique_ptr<session::Session> session_;
   std::optional<tunnel::ControlChannel> control_;
   std::optional<tunnel::SharedTarget> target_;
-  io::Timer auth_timer_, alive_timer_, probe_timer_;
+  io::Timer auth_timer_, alive_timer_, probe_timer_, backlog_timer_;
+  const Duration backlog_limit_;
   TimePoint since_;
 
   enum class State : std::uint8_t { waiting, joining, running, ended } state_ = State::waiting;
@@ -112,6 +116,7 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   io::TurnEnd serve_;                   // opens streams for the backlog
   std::unique_ptr<SpeedStream> speed_;  // one at a time
   bool answered_ = false;               // AuthResp is on its way: no stream may overtake it
+  std::size_t newcomers_refused_ = 0;   // since the backlog was full
   unsigned unanswered_ = 0;
   bool sent_away_ = false;
   bool goodbye_ = false;  // either side said so: what ends now ends for that
