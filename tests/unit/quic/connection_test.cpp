@@ -31,21 +31,6 @@ TEST(Connection, HandshakeAndFirstWordsTakeTwoRoundTrips) {
   EXPECT_LT(pair.now - start, 160ms);  // with the client's Finished
 }
 
-/// A tunnel whose server is authenticated and has a stream 0.
-struct Tunnel : Pair {
-  using Pair::Pair;
-  bool start() {
-    if (!establish() || !client.connection->open(control, nullptr)) return false;
-    if (!run_until([&] { return server.streams[0].opened; })) return false;
-    server.connection->attach(0, control_answer, nullptr);
-    server.connection->authenticated();
-    client.connection->authenticated();
-    run_for(3 * weather.delay);
-    return true;
-  }
-  PatternSource control{100, 64, PatternSource::After::block}, control_answer{101, 0, PatternSource::After::block};
-};
-
 TEST(Connection, ServerOpensStreamsAndBothDirectionsCarryTheirBytes) {
   Tunnel t;
   ASSERT_TRUE(t.start());
@@ -288,26 +273,13 @@ TEST(Connection, NobodyAnswersTheHandshake) {
   EXPECT_EQ(pair.client.closed->kind, ErrorKind::timeout);
 }
 
-TEST(Connection, TheRightPinIsAccepted) {
+TEST(Connection, AnotherPinIsRefused) {
   identity::Certificate certificate = make_certificate();
   Pair wrong({}, {}, {}, {.ca_file = "", .pins = {pin_of(certificate)}, .server_name = ""});
   ASSERT_TRUE(wrong.run_until([&] { return wrong.client.closed.has_value(); }));
   EXPECT_EQ(wrong.client.closed->kind, ErrorKind::crypto);
   EXPECT_THAT(wrong.client.closed->message, testing::HasSubstr("not the pinned one"));
   EXPECT_FALSE(wrong.client.established);
-}
-
-TEST(Connection, NatRebindingIsFollowed) {
-  Tunnel t;
-  ASSERT_TRUE(t.start());
-  PatternSource down(1, 20 << 20);
-  auto id = t.server.connection->open(down, nullptr);
-  t.client.streams[*id].seed = 1;
-  ASSERT_TRUE(t.run_until([&] { return t.client.streams[*id].bytes > 1'000'000; }));
-  t.seen_as = *io::Endpoint::from_literal("192.0.2.1", 41111);
-  ASSERT_TRUE(t.run_until([&] { return t.client.streams[*id].finished; }, 60s));
-  EXPECT_TRUE(t.client.streams[*id].right);
-  EXPECT_EQ(t.server.connection->peer(), "192.0.2.1:41111");
 }
 
 struct Storm {

@@ -307,7 +307,7 @@ std::string long_header(std::uint32_t version, const std::string& destination, c
   out += destination;
   out += static_cast<char>(source.size());
   out += source;
-  out.resize(size, '\0');
+  if (out.size() < size) out.resize(size, '\0');
   return out;
 }
 
@@ -321,6 +321,46 @@ TEST_P(Endpoint, AnUnknownVersionIsAnsweredWithTheOnesSpoken) {
   EXPECT_EQ(answer.substr(1, 4), std::string(4, '\0'));  // Version Negotiation
   EXPECT_EQ(answer.substr(6, 8), "bbbbbbbb");
   EXPECT_NE(answer.find(std::string("\0\0\0\1", 4), 23), std::string::npos);
+}
+
+/// An Initial packet's header (RFC 9000, section 17.2.2) in front of nonsense.
+std::string initial(const std::string& destination, const std::string& source, const std::string& token) {
+  std::string out = long_header(1, destination, source, 0);
+  out += static_cast<char>(0x40 | token.size() >> 8);
+  out += static_cast<char>(token.size() & 0xff);
+  out += token;
+  const std::size_t rest = 1200 - out.size() - 2;
+  out += static_cast<char>(0x40 | rest >> 8);
+  out += static_cast<char>(rest & 0xff);
+  out.resize(1200, 'x');
+  return out;
+}
+
+TEST_P(Endpoint, ARetryTokenIsGoodForTheAddressThatGotIt) {
+  server_options.retry_above = 0;
+  listen();
+  Raw asker(*loop, at, [this] { check(); }), thief(*loop, at, [this] { check(); });
+  std::string id, token;
+  bool refused = false;
+  asker.say(initial("aaaaaaaa", "bbbbbbbb", ""));
+  ASSERT_TRUE(run_until([&] {
+    if (id.empty() && !asker.answers.empty()) {
+      const std::string& retry = asker.answers.front();
+      EXPECT_EQ(retry[0] & 0xf0, 0xf0);  // Retry
+      EXPECT_LT(retry.size(), 300u);     // far less than what provoked it
+      EXPECT_EQ(retry.substr(6, 8), "bbbbbbbb");
+      const auto length = static_cast<std::size_t>(retry[14]);
+      id = retry.substr(15, length);
+      token = retry.substr(15 + length, retry.size() - 15 - length - 16);  // the integrity tag is behind it
+      thief.say(initial(id, "cccccccc", token));
+      asker.say(initial(id, "bbbbbbbb", token));
+    }
+    refused = !thief.answers.empty();
+    return refused;
+  }));
+  EXPECT_EQ(thief.answers.front()[0] & 0xf0, 0xc0);  // an Initial that closes: INVALID_TOKEN
+  EXPECT_EQ(thief.answers.front().substr(6, 8), "cccccccc");
+  EXPECT_EQ(asker.answers.size(), 1u);  // let in; what followed the token was nonsense, so it hears nothing more
 }
 
 TEST_P(Endpoint, AForgottenSessionIsResetStatelessly) {

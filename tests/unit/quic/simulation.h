@@ -177,6 +177,9 @@ struct Weather {
   Duration jitter{};            ///< up to so much later: reordering
   std::uint64_t rate = 0;       ///< bytes per second, 0 unlimited
   std::size_t queue = 1 << 20;  ///< bytes the bottleneck holds
+  double mark = 0;              ///< of ECN-capable datagrams: congestion experienced (RFC 3168)
+  bool bleach = false;          ///< the path erases ECN
+  std::size_t mtu = 65535;      ///< larger datagrams vanish; UDP payload, bytes
 };
 
 class Pair {
@@ -244,9 +247,12 @@ class Pair {
   End client, server;
   Site site;
   std::uint64_t datagrams = 0, to_client = 0, lost = 0;
+  std::uint64_t bytes_to_client = 0, bytes_to_server = 0;  ///< as sent, whether they arrive or not
+  std::uint64_t ecn_capable = 0;                           ///< datagrams sent with ECT(0)
   std::size_t largest_departure = 0;
   bool trusting = true;                 ///< establish() goes on as if the server had proved itself
-  bool cut = false;                     ///< nothing gets through
+  bool cut = false, cut_up = false;     ///< nothing gets through, or nothing to the server
+  unsigned worker = 0, workers = 1;     ///< of the server
   std::optional<io::Endpoint> seen_as;  ///< the client's address as NAT shows it
   Options client_options_, server_options_;
 
@@ -286,6 +292,8 @@ class Pair {
       Bytes piece = d.bytes.subspan(at, std::min(d.segment, d.bytes.size() - at));
       ++datagrams;
       if (&from == &server) ++to_client;
+      (&from == &server ? bytes_to_client : bytes_to_server) += piece.size();
+      if (d.ecn == NGTCP2_ECN_ECT_0) ++ecn_capable;
       TimePoint leave = now;
       if (weather.rate > 0) {
         TimePoint& free = &from == &client ? free_up_ : free_down_;
@@ -300,7 +308,7 @@ class Pair {
       }
       int copies = chance(weather.duplicate) ? 2 : 1;
       for (int c = 0; c < copies; ++c) {
-        if (cut || chance(weather.loss)) {
+        if (cut || (cut_up && &from == &client) || piece.size() > weather.mtu || chance(weather.loss)) {
           ++lost;
           continue;
         }
@@ -314,6 +322,8 @@ class Pair {
           datagram.at +=
               Duration(static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(weather.jitter.count())));
         if (chance(weather.corrupt)) datagram.bytes[random_() % datagram.bytes.size()] ^= std::byte{0x40};
+        if (datagram.ecn != 0 && chance(weather.mark)) datagram.ecn = NGTCP2_ECN_CE;
+        if (weather.bleach) datagram.ecn = 0;
         if (datagram.to_server && seen_as) datagram.path.remote = *seen_as;
         if (!datagram.to_server) datagram.path.local = client.connection->path().local;
         in_flight_.push(std::move(datagram));
@@ -333,6 +343,8 @@ class Pair {
                   .pool = &pool_,
                   .host = &server,
                   .reset_secret = as_bytes("server secret"),
+                  .worker = worker,
+                  .workers = workers,
                   .max_datagram = 1452};
       server.connection = std::move(*Connection::server(setup, d.path, accepted, now));
     }
@@ -346,6 +358,21 @@ class Pair {
   std::uint64_t order_ = 0;
   std::mt19937_64 random_{42};
   TimePoint free_up_{}, free_down_{};
+};
+
+/// A tunnel whose server is authenticated and has a stream 0.
+struct Tunnel : Pair {
+  using Pair::Pair;
+  bool start() {
+    if (!establish() || !client.connection->open(control, nullptr)) return false;
+    if (!run_until([&] { return server.streams[0].opened; })) return false;
+    server.connection->attach(0, control_answer, nullptr);
+    server.connection->authenticated();
+    client.connection->authenticated();
+    run_for(3 * weather.delay);
+    return true;
+  }
+  PatternSource control{100, 64, PatternSource::After::block}, control_answer{101, 0, PatternSource::After::block};
 };
 
 }  // namespace qtrp::quic::test
