@@ -16,7 +16,6 @@ import contestants
 from loopback import Services, free_ports, http_get, wait_for, wrk
 from plot import line_chart
 
-CONNECTIONS = (1, 10, 100, 1_000, 10_000)
 TUNNELS = (1, 2, 4)
 
 
@@ -26,6 +25,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=3, help="of one measurement; 10,000 connections get 20 more, to come up")
     parser.add_argument("--transport", default="epoll")
     parser.add_argument("--crypto", default="none")
+    parser.add_argument("--connections", type=lambda text: [int(n) for n in text.split(",")], default=(1, 10, 100, 1_000, 10_000))
     parser.add_argument("--plot", type=pathlib.Path)
     options = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -44,7 +44,7 @@ def main():
                 running.append((tunnels, public, processes))
                 wait_for(lambda: http_get(public), "first byte")
             for number in range(options.rounds):
-                for connections in CONNECTIONS:
+                for connections in options.connections:
                     for tunnels, public, processes in running[number % len(running):] + running[:number % len(running)]:
                         rate, p50, p99, cpu = wrk(public, options.seconds + connections // 500, connections, processes)
                         found.setdefault((connections, tunnels), []).append((rate, p50 * 1e3, p99 * 1e3, cpu * 1e6))
@@ -60,13 +60,13 @@ def main():
     median = {key: [statistics.median(column) for column in zip(*values)] for key, values in found.items()}
     print(f"{options.transport}, {options.crypto}, medians of {options.rounds}, {options.seconds} s each: requests/s (p50 / p99 ms, CPU us a request)\n")
     print("| connections | " + " | ".join(f"{n} tunnel{'s' if n > 1 else ''}" for n in TUNNELS) + " |\n|---|" + "---|" * len(TUNNELS))
-    for connections in CONNECTIONS:
+    for connections in options.connections:
         cells = ["{:,.0f} ({:.2f} / {:.1f}, {:.0f})".format(*median[connections, tunnels]) for tunnels in TUNNELS]
         print(f"| {connections:,} | " + " | ".join(cells) + " |")
     if options.plot:
         options.plot.write_text(line_chart(
             "Requests a second by keep-alive connections", "connections", "requests/s",
-            {f"{n} tunnel{'s' if n > 1 else ''}": [(c, median[c, n][0]) for c in CONNECTIONS] for n in TUNNELS}))
+            {f"{n} tunnel{'s' if n > 1 else ''}": [(c, median[c, n][0]) for c in options.connections] for n in TUNNELS}))
 
 
 if __name__ == "__main__":
