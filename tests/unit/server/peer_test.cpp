@@ -5,6 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+
 #include "server/worker.h"
 #include "support/fake_session.h"
 #include "support/tunnel_ends.h"

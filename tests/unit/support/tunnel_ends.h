@@ -93,7 +93,7 @@ class TunnelEnd final : public session::SessionListener, public tunnel::ControlL
     }
   }
   void on_message(Message message) override {
-    if (const auto* ping = std::get_if<protocol::Ping>(&message)) say(protocol::Pong{ping->timestamp});
+    if (const auto* ping = std::get_if<protocol::Ping>(&message); ping && answers) say(protocol::Pong{ping->timestamp});
     messages.push_back(std::move(message));
   }
   void on_control_failed(Error error) override { control_failed = std::move(error); }
@@ -122,6 +122,7 @@ class TunnelEnd final : public session::SessionListener, public tunnel::ControlL
   std::vector<Message> messages;
   std::optional<Error> closed, control_failed;
   bool established = false;
+  bool answers = true;  ///< pings
 
  private:
   std::unique_ptr<tunnel::ControlChannel> make_control() {

@@ -2,6 +2,8 @@
 // resets, and a reader that stops stops nobody else.
 #include "qtrp/tunnel/tunnel_session.h"
 
+#include <algorithm>
+
 #include "tunnel/tunnel_pair.h"
 
 namespace qtrp::tunnel {

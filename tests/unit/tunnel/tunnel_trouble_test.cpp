@@ -1,5 +1,7 @@
 // TunnelSession in trouble: peers that don't fit, strangers, garbage, cut connections, and those who have not proved
 // who they are.
+#include <algorithm>
+
 #include "tunnel/tunnel_pair.h"
 
 namespace qtrp::tunnel {
