@@ -28,6 +28,7 @@ class AsioWatch final : public Watch {
     state_->descriptor.release();  // ends the waits; the descriptor stays its owner's
   }
   void arm_read() override {
+    if (state_->interrupted) state_->wait_error(state_);
     if (std::exchange(state_->reading, true)) return;
     state_->descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
                                   [s = state_](const boost::system::error_code& e) {
@@ -47,18 +48,24 @@ class AsioWatch final : public Watch {
  private:
   struct State {
     State(asio::io_context& context, int fd, Watcher& w) : descriptor(context, fd), watcher(&w) {}
-    // Completes on EPOLLERR, EPOLLHUP or urgent data, without saying which: poll() tells an error from a connection
-    // closed both ways.
+    // Completes on EPOLLERR, EPOLLHUP or urgent data, without saying which: poll() does. After urgent data it begins
+    // anew with the next read only: until somebody reads the data, it would complete at once for ever.
     void wait_error(const std::shared_ptr<State>& self) {
+      interrupted = false;
       descriptor.async_wait(asio::posix::stream_descriptor::wait_error, [s = self](const boost::system::error_code& e) {
         if (e || !s->watcher) return;
-        pollfd probe{s->descriptor.native_handle(), 0, 0};
-        if (::poll(&probe, 1, 0) == 1 && (probe.revents & POLLERR) != 0) s->watcher->on_ready({.error = true});
+        pollfd probe{s->descriptor.native_handle(), POLLPRI, 0};
+        if (::poll(&probe, 1, 0) < 0) return;
+        if ((probe.revents & POLLERR) != 0) return s->watcher->on_ready({.error = true});
+        if ((probe.revents & POLLHUP) != 0) return;
+        s->interrupted = true;
+        s->watcher->on_ready({.urgent = true});
       });
     }
     asio::posix::stream_descriptor descriptor;
     Watcher* watcher;
     bool reading = false, writing = false;
+    bool interrupted = false;  // by urgent data: nobody waits for an error
   };
   std::shared_ptr<State> state_;
 };

@@ -87,7 +87,7 @@ class EpollLoop final : public Loop {
     }
     slots_[slot].watcher = &watcher;
     epoll_event event{};
-    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
     event.data.u64 = (std::uint64_t{slots_[slot].generation} << 32) | slot;
     if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
       throw std::system_error(errno, std::generic_category(), "epoll_ctl");
@@ -151,6 +151,7 @@ class EpollLoop final : public Loop {
     r.writable = (event.events & EPOLLOUT) != 0;
     r.peer_closed = (event.events & (EPOLLRDHUP | EPOLLHUP)) != 0;
     r.error = (event.events & EPOLLERR) != 0;
+    r.urgent = (event.events & EPOLLPRI) != 0;
     slots_[slot].watcher->on_ready(r);
   }
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,6 +24,8 @@ void Fd::reset() {
 
 Socket::Socket(Loop& loop, Fd fd, SocketListener& listener)
     : loop_(loop), listener_(listener), fd_(std::move(fd)), again_([this] { on_ready({}); }) {
+  const int on = 1;
+  ::setsockopt(fd_.get(), SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
   watch_ = loop_.watch(fd_.get(), *this);
 }
 
@@ -40,9 +43,12 @@ IoResult Socket::finish(ssize_t n, std::size_t asked, bool reading) {
   }
   const auto moved = static_cast<std::size_t>(n);
   if (reading) {
+    // Urgent data interrupts the Asio engine's watch for errors; once it was read, the watch can go on.
+    if (urgent_) watch_->arm_read();
     if (moved == 0 && asked > 0) return {0, IoResult::Status::end, 0};
-    // Less than asked for means drained, unless the peer's FIN is known to wait behind it (epoll(7), question 9).
-    if (moved < asked && !peer_closed_) readable_ = false;
+    // Less than asked for means drained, unless the peer's FIN is known to wait behind it (epoll(7), question 9), or
+    // urgent data, at which every read stops.
+    if (moved < asked && !peer_closed_ && !urgent_) readable_ = false;
   } else if (moved < asked) {
     writable_ = false;
   }
@@ -85,6 +91,7 @@ IoResult Socket::splice_to(int pipe_write_end, std::size_t max) {
   } while (n < 0 && errno == EINTR);
   if (n > 0)
     return {static_cast<std::size_t>(n), IoResult::Status::ok, 0};  // the pipe may be what limited it: still readable
+  if (n < 0 && errno == EAGAIN && at_urgent_data()) return {0, IoResult::Status::error, EAGAIN};
   return finish(n, max, true);
 }
 
@@ -95,6 +102,17 @@ IoResult Socket::splice_from(int pipe_read_end, std::size_t max, bool more_follo
                  SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more_follows ? static_cast<unsigned>(SPLICE_F_MORE) : 0U));
   } while (n < 0 && errno == EINTR);
   return finish(n, max, false);
+}
+
+// splice() does not pass urgent data, and says that it would block.
+bool Socket::at_urgent_data() const {
+  int at_mark = 0;
+  return urgent_ && ::ioctl(fd_.get(), SIOCATMARK, &at_mark) == 0 && at_mark != 0;
+}
+
+bool Socket::drained() {
+  readable_ = at_urgent_data();
+  return !readable_;
 }
 
 void Socket::await_readable() {
@@ -118,6 +136,7 @@ void Socket::await_writable() {
 void Socket::on_ready(Readiness readiness) {
   if (readiness.error) broken_ = true;
   if (readiness.peer_closed) peer_closed_ = true;
+  if (readiness.urgent) urgent_ = true;
   if (readiness.readable || readiness.peer_closed || broken_) readable_ = true;
   if (readiness.writable || broken_) writable_ = true;
   if (!fd_) return;

@@ -116,7 +116,7 @@ Produced Relay::spliced(std::int64_t n) {
     return {moved, Produced::Status::more, {}};
   }
   if (n == -EAGAIN) {
-    socket_->drained();
+    if (!socket_->drained()) bulk_ = false;
     socket_->await_readable();
     return {0, Produced::Status::would_block, {}};
   }

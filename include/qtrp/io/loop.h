@@ -27,6 +27,7 @@ struct Readiness {
   bool writable = false;
   bool peer_closed = false;  ///< the peer shut its direction (EPOLLRDHUP): read until 0
   bool error = false;        ///< EPOLLERR or EPOLLHUP: the connection is broken or over both ways
+  bool urgent = false;       ///< TCP urgent data is on its way: a read stops short at it
 };
 class Watcher {
  public:

@@ -54,7 +54,8 @@ class SocketListener {
   ~SocketListener() = default;
 };
 
-/// A connected stream socket. Handlers are called from the loop, never from within a call of a member function.
+/// A connected stream socket. Handlers are called from the loop, never from within a call of a member function. TCP's
+/// urgent data is read where it stands in the stream, like any other byte (RFC 6093).
 class Socket final : private Watcher {
  public:
   Socket(Loop& loop, Fd fd, SocketListener& listener);
@@ -75,8 +76,9 @@ class Socket final : private Watcher {
   void await_readable();
   void await_writable();
   void pause_reading() { want_read_ = false; }
-  /// Somebody who spliced from fd() directly was told it would block.
-  void drained() { readable_ = false; }
+  /// Somebody who spliced from fd() directly was told it would block. False if it only stopped at urgent data, which
+  /// has to be read.
+  bool drained();
 
   void shutdown_write();  ///< FIN
   void abort();           ///< closes with RST
@@ -90,6 +92,7 @@ class Socket final : private Watcher {
  private:
   void on_ready(Readiness readiness) override;
   IoResult finish(ssize_t n, std::size_t asked, bool reading);
+  bool at_urgent_data() const;
 
   Loop& loop_;
   SocketListener& listener_;
@@ -99,6 +102,7 @@ class Socket final : private Watcher {
   bool readable_ = true, writable_ = true;
   bool want_read_ = false, want_write_ = false;
   bool peer_closed_ = false, broken_told_ = false, broken_ = false;
+  bool urgent_ = false;  // urgent data has come at least once
 };
 
 /// Options set on every accepted or connected TCP socket.

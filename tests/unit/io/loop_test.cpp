@@ -12,10 +12,12 @@
 #include <thread>
 
 #include "qtrp/io/socket.h"
+#include "support/loop_thread.h"
 
 namespace qtrp::io {
 namespace {
 
+using qtrp::test::close_with_reset;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
@@ -137,6 +139,86 @@ TEST_P(LoopTest, GivesUnreadBytesAgainWithoutANewEdge) {
   });
   run();
   EXPECT_EQ(server.text, all);
+}
+
+TEST_P(LoopTest, UrgentDataIsReadInItsPlaceAndHidesNothingBehindIt) {
+  Recorder server;
+  Fd peer;
+  auto listener = Listener::listen(*loop, *Endpoint::from_literal("127.0.0.1", 0), [&](Fd fd, const Endpoint&) {
+    // All of it is here before the first look, so no further edge announces what stands behind the urgent byte.
+    ASSERT_EQ(::send(peer.get(), "before", 6, 0), 6);
+    ASSERT_EQ(::send(peer.get(), "!", 1, MSG_OOB), 1);
+    ASSERT_EQ(::send(peer.get(), "behind", 6, 0), 6);
+    server.socket = std::make_unique<Socket>(*loop, std::move(fd), server);
+    server.socket->await_readable();
+    server.on_change = [&] {
+      if (server.text.size() == 13) loop->stop();
+    };
+  });
+  const Endpoint to = (*listener)->local();
+  peer = Fd(::socket(AF_INET, SOCK_STREAM, 0));
+  ASSERT_EQ(::connect(peer.get(), to.data(), to.size()), 0);
+  run();
+  EXPECT_EQ(server.text, "before!behind");
+}
+
+TEST_P(LoopTest, AResetAfterUrgentDataIsNoticedWithoutReading) {
+  Recorder server;
+  Fd peer;
+  server.on_change = [&] {
+    if (server.broken) return loop->stop();
+    if (server.text != "a!b") return;
+    server.socket->pause_reading();
+    close_with_reset(std::move(peer));
+  };
+  auto listener = Listener::listen(*loop, *Endpoint::from_literal("127.0.0.1", 0), [&](Fd fd, const Endpoint&) {
+    server.socket = std::make_unique<Socket>(*loop, std::move(fd), server);
+    server.socket->await_readable();
+    ASSERT_EQ(::send(peer.get(), "a", 1, 0), 1);
+    ASSERT_EQ(::send(peer.get(), "!", 1, MSG_OOB), 1);
+    ASSERT_EQ(::send(peer.get(), "b", 1, 0), 1);
+  });
+  const Endpoint to = (*listener)->local();
+  peer = Fd(::socket(AF_INET, SOCK_STREAM, 0));
+  ASSERT_EQ(::connect(peer.get(), to.data(), to.size()), 0);
+  run();
+  EXPECT_TRUE(server.broken);
+}
+
+TEST_P(LoopTest, SpliceThatStopsAtUrgentDataIsNotTakenForDrained) {
+  Recorder server;
+  Fd peer;
+  int pipe[2];
+  ASSERT_EQ(::pipe2(pipe, O_NONBLOCK | O_CLOEXEC), 0);
+  const Fd out(pipe[0]), in(pipe[1]);
+  std::string spliced;
+  bool stopped = false;
+  auto listener = Listener::listen(*loop, *Endpoint::from_literal("127.0.0.1", 0), [&](Fd fd, const Endpoint&) {
+    server.socket = std::make_unique<Socket>(*loop, std::move(fd), server);
+    ASSERT_EQ(::send(peer.get(), "before", 6, 0), 6);
+    ASSERT_EQ(::send(peer.get(), "!", 1, MSG_OOB), 1);
+    ASSERT_EQ(::send(peer.get(), "behind", 6, 0), 6);
+    loop->after(milliseconds(20), [&] {  // the engine has told of it by then
+      const IoResult first = server.socket->splice_to(in.get(), 100);
+      EXPECT_EQ(first.n, 6U);
+      const IoResult second = server.socket->splice_to(in.get(), 100);
+      EXPECT_EQ(second.status, IoResult::Status::error);
+      EXPECT_EQ(second.error, EAGAIN);
+      EXPECT_FALSE(server.socket->drained());
+      stopped = true;
+      server.socket->await_readable();
+    });
+    server.on_change = [&] {
+      if (server.text.size() == 7) loop->stop();
+    };
+  });
+  const Endpoint to = (*listener)->local();
+  peer = Fd(::socket(AF_INET, SOCK_STREAM, 0));
+  ASSERT_EQ(::connect(peer.get(), to.data(), to.size()), 0);
+  run();
+  EXPECT_TRUE(stopped);
+  EXPECT_EQ(server.text, "!behind");
+  EXPECT_TRUE(server.socket->drained());
 }
 
 TEST_P(LoopTest, TellsAResetFromAnEnd) {
