@@ -122,6 +122,15 @@ std::string Endpoint::to_string() const {
   return HostPort{host(), port()}.to_string();
 }
 
+std::string Endpoint::source() const {
+  if (family() != AF_INET6 || IN6_IS_ADDR_V4MAPPED(&storage_.v6.sin6_addr)) return host();
+  in6_addr network = storage_.v6.sin6_addr;
+  std::memset(&network.s6_addr[8], 0, 8);
+  char text[INET6_ADDRSTRLEN] = "";
+  ::inet_ntop(AF_INET6, &network, text, sizeof text);
+  return fmt::format("{}/64", text);
+}
+
 bool Endpoint::operator==(const Endpoint& other) const {
   if (family() != other.family() || port() != other.port()) return false;
   if (family() == AF_INET) return storage_.v4.sin_addr.s_addr == other.storage_.v4.sin_addr.s_addr;

@@ -46,6 +46,7 @@ Chunk BufferPool::take(int size_class) {
   Chunk chunk;
   chunk.pool_ = this;
   chunk.capacity_ = size_of_class(size_class);
+  lent_ += chunk.capacity_;
   if (list.empty()) {
     chunk.data_ = static_cast<std::byte*>(::operator new[](chunk.capacity_, kAlign));
   } else {
@@ -58,6 +59,7 @@ Chunk BufferPool::take(int size_class) {
 
 void BufferPool::give_back(std::byte* data, std::size_t capacity) {
   free_[capacity == kLarge ? 1 : 0].push_back(data);
+  lent_ -= capacity;
 }
 
 void BufferPool::trim() {

@@ -50,7 +50,7 @@ class Gate {
     protocol::Mac hmac;
     Bytes channel_binding;  ///< empty for crypto none: then clock and nonce are checked
     Bytes client_preface;
-    std::string address;  ///< the peer's, without port
+    std::string address;  ///< the peer's io::Endpoint::source()
   };
   struct Verdict {
     std::shared_ptr<TokenState> token;  ///< null: denied

@@ -59,7 +59,7 @@ Peer::Peer(Worker& worker, const io::Endpoint& from, Duration backlog_limit)
     : worker_(worker),
       loop_(worker.loop()),
       address_(from.to_string()),
-      host_(from.host()),
+      source_(from.source()),
       auth_timer_(loop_),
       alive_timer_(loop_),
       probe_timer_(loop_),
@@ -147,7 +147,7 @@ void Peer::on_message(protocol::Message message) {
 
 void Peer::authenticate(const protocol::Auth& auth) {
   auto verdict = worker_.shared().gate.check(
-      {auth.body, auth.hmac, session_->channel_binding(), session_->preface(true), host_}, loop_.now(), wall_ms());
+      {auth.body, auth.hmac, session_->channel_binding(), session_->preface(true), source_}, loop_.now(), wall_ms());
   if (!verdict.token) return deny(Error{ErrorKind::denied, verdict.reason}, verdict.delay);
   auth_timer_.cancel();
   worker_.authenticated(*this);

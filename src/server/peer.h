@@ -60,6 +60,7 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   /// Nothing before it is authenticated.
   std::optional<Figures> figures() const;
   const std::shared_ptr<Group>& group() const { return group_; }
+  const std::string& source() const { return source_; }  ///< io::Endpoint::source() of where it comes from
 
  private:
   class UserRelay;
@@ -96,7 +97,7 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
 
   Worker& worker_;
   io::Loop& loop_;
-  const std::string address_, host_;
+  const std::string address_, source_;
   std::unique_ptr<session::Session> session_;
   std::optional<tunnel::ControlChannel> control_;
   std::optional<tunnel::SharedTarget> target_;

@@ -1,5 +1,7 @@
 #include "server/worker.h"
 
+#include <algorithm>
+
 #include "qtrp/base/log.h"
 #include "qtrp/tunnel/tunnel_session.h"
 #include "server/peer.h"
@@ -79,22 +81,31 @@ void Worker::admit(std::unique_ptr<Peer> peer) {
   Peer& added = *peer;
   peers_.emplace(&added, std::move(peer));
   unauthenticated_.push_back(&added);
+  ++strangers_[added.source()];
   if (unauthenticated_.size() > kMostUnauthenticated) {
     if (loop_->now() - flood_logged_ > std::chrono::seconds(10)) {
       flood_logged_ = loop_->now();
       log::warn("more than {} connections to the tunnel port have not authenticated; the oldest are dropped",
                 kMostUnauthenticated);
     }
-    unauthenticated_.front()->give_up("");
+    const auto most = std::ranges::max_element(strangers_, {}, [](const auto& of) { return of.second; });
+    const auto oldest = std::ranges::find(unauthenticated_, most->first, [](const Peer* p) { return p->source(); });
+    (*oldest)->give_up("");
   }
 }
 
+void Worker::forget_stranger(Peer& peer) {
+  if (unauthenticated_.remove(&peer) == 0) return;
+  const auto it = strangers_.find(peer.source());
+  if (--it->second == 0) strangers_.erase(it);
+}
+
 void Worker::authenticated(Peer& peer) {
-  unauthenticated_.remove(&peer);
+  forget_stranger(peer);
 }
 
 void Worker::remove(Peer& peer) {
-  unauthenticated_.remove(&peer);
+  forget_stranger(peer);
   const auto it = peers_.find(&peer);
   if (it == peers_.end()) return;
   loop_->destroy_later(std::move(it->second));

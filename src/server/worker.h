@@ -58,7 +58,8 @@ class Worker {
   void adopt(std::unique_ptr<quic::QuicSession> session);
   /// The QUIC port's end on this loop; it goes after the peers.
   void own(std::unique_ptr<quic::Server> server);
-  /// Owns the peer and counts it as unauthenticated; beyond the bound the oldest such one is dropped.
+  /// Owns the peer and counts it as unauthenticated; beyond the bound the oldest such one goes of the address that has
+  /// most: a flood from one place drops its own connections.
   void admit(std::unique_ptr<Peer> peer);
   void authenticated(Peer& peer);
   void remove(Peer& peer);
@@ -83,7 +84,9 @@ class Worker {
   std::unique_ptr<quic::Server> quic_;
 #endif
   std::unordered_map<Peer*, std::unique_ptr<Peer>> peers_;
-  std::list<Peer*> unauthenticated_;  // oldest first
+  void forget_stranger(Peer& peer);
+  std::list<Peer*> unauthenticated_;                        // oldest first
+  std::unordered_map<std::string, std::size_t> strangers_;  // how many of them by address
   bool draining_ = false;
   std::function<void()> drained_, closed_;
   TimePoint flood_logged_{};

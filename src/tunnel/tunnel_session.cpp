@@ -72,6 +72,7 @@ TunnelSession::TunnelSession(io::Loop& loop, io::Fd socket, std::unique_ptr<cryp
   if (options_.tcp) pacing_.emplace(*options_.tcp).apply(socket_.fd(), loop_.now());
   if (auto started = layer_->start(); !started) {
     fail_session(started.error());
+    loop_.at_turn_end(tell_);
     return;
   }
   say_established();
@@ -119,7 +120,12 @@ Bytes TunnelSession::preface(bool client_side) const {
 
 void TunnelSession::on_readable() {
   for (std::size_t i = 0; i < kReadsPerTurn; ++i) {
-    if (!in_) in_ = loop_.pool().large();
+    if (!in_) {
+      in_ = loop_.pool().large();
+      std::ranges::copy(unfinished_, in_.data());
+      in_.size = unfinished_.size();
+      std::vector<std::byte>().swap(unfinished_);
+    }
     if (in_.begin > 0) {  // what is left of a record moves to the front
       std::memmove(in_.data(), in_.filled().data(), in_.size);
       in_.begin = 0;
@@ -171,6 +177,11 @@ void TunnelSession::on_readable() {
     if (drained) break;
   }
   if (receive_pipe_ && receive_pipe_->filled == 0 && !mux_.body_ahead()) receive_pipe_.reset();
+  if (!authenticated_ && in_.size > 0) {
+    // A stranger who stops in the middle of a record costs what he sent, not a whole buffer.
+    unfinished_.assign(in_.filled().begin(), in_.filled().end());
+    in_.size = 0;
+  }
   if (in_.size == 0) in_.release();
   if (!input_paused_) socket_.await_readable();
 }
@@ -449,6 +460,7 @@ void TunnelSession::set_target(std::uint64_t bits_per_second) {
 }
 
 void TunnelSession::authenticated() {
+  authenticated_ = true;
   mux_.set_limits(options_.max_streams, options_.session_buffer);
 }
 

@@ -42,6 +42,9 @@ class Endpoint {
   bool is_loopback() const;
   std::string host() const;       ///< the literal without brackets; IPv4-mapped IPv6 is shown as IPv4
   std::string to_string() const;  ///< with port
+  /// Whom to count when strangers are counted by address: the IPv4 address, or the /64 of an IPv6 one
+  /// ("2001:db8::/64"), which is what one subscriber has at least.
+  std::string source() const;
   bool operator==(const Endpoint& other) const;
 
  private:

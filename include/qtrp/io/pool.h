@@ -50,6 +50,8 @@ class BufferPool {
   Chunk large() { return take(1); }  ///< kLarge bytes
   /// Frees kept chunks beyond a few; called by the loop now and then.
   void trim();
+  /// Bytes of all chunks on loan.
+  std::size_t lent() const { return lent_; }
 
  private:
   friend class Chunk;
@@ -57,6 +59,7 @@ class BufferPool {
   void give_back(std::byte* data, std::size_t capacity);
   std::vector<std::byte*> free_[2];
   std::size_t low_[2] = {0, 0};  // fewest free since the last trim
+  std::size_t lent_ = 0;
 };
 
 /// A first-in-first-out byte queue in small chunks, for what a slow socket would not take.

@@ -90,6 +90,7 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   mutable std::optional<pacing::TunnelPacing> pacing_;
 
   io::Chunk in_;                                      // wire bytes not yet opened
+  std::vector<std::byte> unfinished_;                 // the same between reads, of a peer not yet authenticated
   io::Chunk out_;                                     // plaintext being framed, sealed in place
   Bytes wire_;                                        // what must leave next: inside out_, the layer, or hello_
   std::optional<io::Pipe> send_pipe_, receive_pipe_;  // payload on its way past user space
@@ -104,6 +105,7 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   std::optional<Error> closed_;        // why it is over; the events stop after it was told
   bool closed_told_ = false;
   bool closing_ = false;  // close() was called: what is queued still leaves
+  bool authenticated_ = false;
   bool input_paused_ = false;
   bool heard_ = false;
   std::uint64_t wire_in_ = 0, wire_out_ = 0;

@@ -30,5 +30,15 @@ TEST(Endpoint, ShowsWhatItWasMadeFrom) {
   EXPECT_FALSE(Endpoint::from_literal("example.com", 1));
 }
 
+TEST(Endpoint, ItsSourceIsWhoeverHasTheAddress) {
+  const auto source = [](const char* host) { return Endpoint::from_literal(host, 443)->source(); };
+  EXPECT_EQ(source("192.0.2.7"), "192.0.2.7");
+  EXPECT_EQ(source("::ffff:192.0.2.7"), "192.0.2.7");
+  EXPECT_EQ(source("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
+  EXPECT_EQ(source("2001:db8:1:2:ffff::1"), "2001:db8:1:2::/64");
+  EXPECT_NE(source("2001:db8:1:3::1"), source("2001:db8:1:2::1"));
+  EXPECT_EQ(source("::1"), "::/64");
+}
+
 }  // namespace
 }  // namespace qtrp::io

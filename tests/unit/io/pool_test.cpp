@@ -47,5 +47,16 @@ TEST(BufferPool, ReusesWhatCameBack) {
   EXPECT_EQ(pool.large().data(), first);
 }
 
+TEST(BufferPool, KnowsWhatIsOnLoan) {
+  BufferPool pool;
+  {
+    Chunk small = pool.small(), large = pool.large();
+    EXPECT_EQ(pool.lent(), BufferPool::kSmall + BufferPool::kLarge);
+    small = std::move(large);
+    EXPECT_EQ(pool.lent(), BufferPool::kLarge);
+  }
+  EXPECT_EQ(pool.lent(), 0U);
+}
+
 }  // namespace
 }  // namespace qtrp::io

@@ -249,6 +249,54 @@ TEST_P(PeerTest, BrokenMessagesEndIt) {
   await_peers(0);
 }
 
+TEST_P(PeerTest, AFloodOfStrangersDropsItsOwnAndNotTheOneFromElsewhere) {
+  start();
+  const auto from = [&](const char* host) {
+    auto [a, b] = tcp_pair();
+    worker->loop().post([this, host, fd = std::move(b)]() mutable {
+      worker->adopt(std::move(fd), *io::Endpoint::from_literal(host, 1234));
+    });
+    return std::move(a);
+  };
+  const auto ended = [](const io::Fd& fd) {
+    char byte;
+    const ssize_t n = ::recv(fd.get(), &byte, 1, MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN);
+  };
+  const io::Fd slow = from("192.0.2.1");  // the oldest of all
+  std::vector<io::Fd> flood;
+  for (int i = 0; i < 1100; ++i) flood.push_back(from(i % 2 == 0 ? "2001:db8::1" : "2001:db8::2"));  // one /64
+  await_peers(1024);
+  for (std::size_t i = 0; i < 77; ++i) {  // the kernel takes its time to deliver the FINs
+    const auto until = Clock::now() + kDeadline;
+    while (!ended(flood[i]) && Clock::now() < until) (void)peers();
+    EXPECT_TRUE(ended(flood[i])) << i;
+  }
+  EXPECT_FALSE(ended(slow));
+  for (std::size_t i = 77; i < flood.size(); ++i) EXPECT_FALSE(ended(flood[i])) << i;
+}
+
+TEST_P(PeerTest, GuessesFromOneIPv6NetworkCountTogether) {
+  start();
+  const auto guess = [&](const std::string& host) {
+    auto [a, b] = tcp_pair();
+    worker->loop().post([this, host, fd = std::move(b)]() mutable {
+      worker->adopt(std::move(fd), *io::Endpoint::from_literal(host, 1234));
+    });
+    TunnelEnd& end = clients.call([&, &fd = a]() -> TunnelEnd& {
+      return *ends.emplace_back(std::make_unique<TunnelEnd>(*clients, std::move(fd), true));
+    });
+    clients.await("established", [&] { return end.control != nullptr; });
+    const TimePoint begun = Clock::now();
+    clients.call([&] { end.say(prove(end, body(), "a guess")); });
+    clients.await("denied", [&] { return end.last<AuthResp>() != nullptr; });
+    return Clock::now() - begun;
+  };
+  for (const char* host : {"2001:db8::1", "2001:db8::2", "2001:db8::3"}) guess(host);
+  EXPECT_GE(guess("2001:db8::4"), std::chrono::milliseconds(950));  // the fourth failure: a second
+  EXPECT_LT(guess("2001:db8:0:1::1"), std::chrono::milliseconds(900));
+}
+
 TEST_P(PeerTest, OneThatLeavesWhileItIsLetInLeavesNothingBehind) {
   for (int i = 0; i < 20; ++i) {
     TunnelEnd& end = dial();

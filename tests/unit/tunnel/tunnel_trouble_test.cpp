@@ -169,6 +169,81 @@ TEST_P(TunnelTroubleTest, AnUnauthenticatedPeerGets64KiBThatNobodyTakes) {
   });
 }
 
+class TunnelRecordTest : public TunnelTest {};
+INSTANTIATE_TEST_SUITE_P(EnginesAndCiphers, TunnelRecordTest,
+                         testing::Combine(testing::Values("net", "epoll"), testing::Values("tls", "chacha20")),
+                         name_of());
+
+TEST_P(TunnelRecordTest, AnUnfinishedRecordOfAStrangerHoldsNoBuffer) {
+  auto [a, b] = tcp_pair();
+  loop.call([&] {
+    server.session =
+        std::make_unique<TunnelSession>(*loop, std::move(b), make_layer(cipher(), false), Options{}, server);
+  });
+  // A handshake by hand, then the beginning of a record, byte by byte, that never ends.
+  auto layer = make_layer(cipher(), true);
+  ASSERT_TRUE(layer->start());
+  make_blocking(a.get());
+  std::string got;
+  while (!layer->established()) {
+    ASSERT_TRUE(send_all(a.get(), as_text(layer->output())));
+    layer->clear_output();
+    got += receive_all(a.get(), 1).text;
+    auto opened = layer->open(MutableBytes(reinterpret_cast<std::byte*>(got.data()), got.size()));
+    ASSERT_TRUE(opened) << opened.error().message;
+    got.erase(0, opened->consumed);
+  }
+  const crypto::Rooms rooms = layer->rooms();
+  std::vector<std::byte> record(rooms.head + 8000 + rooms.tail);
+  const auto sealed = layer->seal(record);
+  ASSERT_TRUE(sealed);
+  const std::string wire = std::string(as_text(layer->output())) + std::string(as_text(*sealed));
+  const auto heard = [&] { return loop.call([&] { return server.session->stats().wire_bytes_in; }); };
+  const auto before = heard();
+  for (const char& byte : wire.substr(0, 200)) ASSERT_TRUE(send_all(a.get(), {&byte, 1}));
+  ASSERT_TRUE(send_all(a.get(), wire.substr(200, wire.size() - 201)));
+  ASSERT_TRUE(loop.await("all but the last byte", [&] {
+    return server.session->stats().wire_bytes_in >= before + wire.size() - 1 || server.closed;
+  }));
+  loop.call([&] {
+    EXPECT_FALSE(server.closed);
+    EXPECT_EQ((*loop).pool().lent(), 0U);
+  });
+  // It was all kept: the last byte makes it a record, which is no preface.
+  ASSERT_TRUE(send_all(a.get(), wire.substr(wire.size() - 1)));
+  ASSERT_TRUE(loop.await("the verdict", [&] { return server.closed.has_value(); }));
+  EXPECT_THAT(server.closed->message, testing::Not(HasSubstr("authentic")));
+  EXPECT_EQ(server.closed->kind, ErrorKind::protocol) << server.closed->message;
+}
+
+// A record layer that cannot even begin.
+class Broken final : public crypto::RecordLayer {
+ public:
+  Result<void> start() override { return fail(ErrorKind::crypto, "no entropy"); }
+  Result<Opened> open(MutableBytes) override { return fail(ErrorKind::crypto, "never begun"); }
+  Bytes output() const override { return {}; }
+  void clear_output() override {}
+  crypto::Rooms rooms() const override { return {}; }
+  Result<Bytes> seal(MutableBytes) override { return fail(ErrorKind::crypto, "never begun"); }
+  bool established() const override { return false; }
+  Bytes channel_binding() const override { return {}; }
+  void close() override {}
+  std::string describe() const override { return "broken"; }
+};
+
+TEST_P(TunnelTroubleTest, ARecordLayerThatCannotBeginEndsTheSessionAtOnce) {
+  auto [a, b] = tcp_pair();
+  loop.call([&] {
+    client.session = std::make_unique<TunnelSession>(*loop, std::move(a), std::make_unique<Broken>(),
+                                                     Options{.client = true}, client);
+  });
+  loop.call([] {});  // the next turn
+  loop.call([&] {
+    ASSERT_TRUE(client.closed);
+    EXPECT_EQ(client.closed->message, "no entropy");
+  });
+}
+
 TEST_P(TunnelTroubleTest, MoreStreamsThanTheLimitAreRefused) {
   start({.max_streams = 5});
   authenticate();
