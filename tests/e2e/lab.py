@@ -25,6 +25,7 @@ import yaml
 
 TRANSPORT = os.environ.get("QTRP_E2E_TRANSPORT", "net")
 BIN = pathlib.Path(os.environ.get("QTRP_BIN_DIR", "build/release/bin")).resolve()
+HELPERS = BIN.parent / "tests"
 SLOW = float(os.environ.get("QTRP_E2E_SLOW", "1"))  # how much longer everything may take (sanitizers)
 LARGE = int(os.environ.get("QTRP_E2E_LARGE_MB", "1024")) * 1_000_000  # the large body, bytes
 # Over UDP only its silence tells that a killed peer is gone; with the default of 30 s tests would wait for a minute.
@@ -108,6 +109,7 @@ class Daemon:
         self.lab, self.program, self.name, self.config = lab, program, name, config
         self.arguments = list(arguments)
         self.wrapper = []  # the words before the program's, for a daemon that runs under something
+        self.environment = {}
         self.config_file = lab.dir / f"{name}.yaml"
         self.config_file.write_text(yaml.safe_dump(config, sort_keys=False))
         self.log_file = lab.dir / f"{name}.log"
@@ -121,7 +123,7 @@ class Daemon:
             self._mark = log.tell()
             self.process = subprocess.Popen(
                 [*self.wrapper, str(BIN / self.program), "-c", str(self.config_file), *self.arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | self.environment)
         return self
 
     @property
@@ -197,6 +199,10 @@ class Daemon:
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def resident_kb(self):
+        with open(f"/proc/{self.pid}/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
 
 class Service:
     """A local TCP service: `handler(connection)` runs in a thread for each connection. What a handler raises fails the test."""
@@ -256,6 +262,7 @@ class Lab:
         self.dir = pathlib.Path(directory)
         self.ports = Ports()
         self.daemons, self.services, self.processes, self.secrets = [], [], [], []
+        self.rooms = []  # control groups, empty once the daemons have ended
         self.token = self.secret()
 
     def secret(self):
@@ -368,6 +375,8 @@ class Lab:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for room in self.rooms:
+            room.rmdir()
         self.ports.release()
         for name, log in self.logs():
             problems += [f"{name} logged a secret" for secret in self.secrets if secret in log]
