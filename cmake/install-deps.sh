@@ -20,8 +20,8 @@ bpf=(clang bpftool)
 # The Debian package: dpkg-shlibdeps finds the dependencies.
 package=(dpkg-dev)
 test=(libgtest-dev libgmock-dev libbenchmark-dev python3-venv python3-pytest python3-yaml python3-msgpack
-  python3-cryptography nginx-light openssh-server openssh-client curl iperf3 iproute2 procps golang-go openssl libcap2-bin
-  util-linux mount gcovr systemd python3-seccomp prometheus groff-base zsh "${package[@]}")
+  python3-cryptography chromium-headless-shell fonts-dejavu-core nginx-light openssh-server openssh-client curl iperf3 iproute2 procps golang-go openssl
+  libcap2-bin util-linux mount gcovr systemd python3-seccomp prometheus groff-base zsh "${package[@]}")
 bench=(wrk iperf3 nginx-light python3-yaml)
 fuzz=(clang-19 libclang-rt-19-dev llvm-19 clang-tidy-19 clang-format-19)
 

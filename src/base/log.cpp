@@ -4,8 +4,12 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <chrono>
+#include <deque>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <utility>
 
 namespace qtrp::log {
 namespace {
@@ -32,7 +36,32 @@ spdlog::logger& logger() {
   return *instance;
 }
 
+constexpr std::size_t kMostTroubles = 50, kMostText = 500;
+
+struct Troubles {
+  std::mutex mutex;
+  std::deque<Trouble> list;
+};
+Troubles& troubles() {
+  static Troubles instance;
+  return instance;
+}
+
+void remember(Level level, std::string_view text) {
+  const auto now =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch());
+  Trouble trouble{now.count(), level, std::string(text.substr(0, kMostText))};
+  const std::lock_guard lock(troubles().mutex);
+  troubles().list.push_back(std::move(trouble));
+  if (troubles().list.size() > kMostTroubles) troubles().list.pop_front();
+}
+
 }  // namespace
+
+std::vector<Trouble> recent_troubles() {
+  const std::lock_guard lock(troubles().mutex);
+  return {troubles().list.begin(), troubles().list.end()};
+}
 
 void set_level(Level level) {
   logger().set_level(native(level));
@@ -52,6 +81,7 @@ void write(Level level, std::string_view text) {
       clean += c;
     }
   }
+  if (level == Level::warn || level == Level::error) remember(level, clean);
   logger().log(native(level), "{}", clean);
 }
 

@@ -56,7 +56,7 @@ class Client {
       worker.links.push_back(std::make_unique<Link>(shared_, *worker.loop, i));
     }
     for (const auto& worker : workers_) {
-      auto& [loop, links] = loops_.emplace_back(worker->loop.get(), std::vector<const Link*>{});
+      auto& [loop, links] = loops_.emplace_back(worker->loop.get(), std::vector<Link*>{});
       for (const auto& link : worker->links) links.push_back(link.get());
     }
     for (auto& worker : workers_) {
@@ -65,9 +65,14 @@ class Client {
         w->loop->run();
       });
     }
-    auto endpoint = stats::start_endpoint(config_.stats, {.snapshot = [this] { return figures(); },
-                                                          .totals = [this] { return totals(loops_); },
-                                                          .ready = [this] { return !figures().tunnels.empty(); }});
+    auto endpoint = stats::start_endpoint(
+        config_.stats,
+        {.snapshot = [this] { return figures(); },
+         .totals = [this] { return totals(loops_); },
+         .ready = [this] { return !figures().tunnels.empty(); },
+         .connections = [this] { return connections(loops_); },
+         .close_connection = [this](std::uint64_t number) { return client::close_connection(loops_, number); },
+         .close_client = {}});
     if (!endpoint) return std::unexpected(endpoint.error());
     endpoint_ = std::move(*endpoint);
     reloader_.listen(signals_, "client", directory);
@@ -105,6 +110,11 @@ class Client {
   Result<void> reload(const config::ClientConfig& wanted) {
     auto settings = make_settings(wanted, settings_.get());
     if (!settings) return std::unexpected(settings.error());
+    const auto certificate = stats::read_certificate(wanted.stats);
+    if (!certificate) return std::unexpected(certificate.error());
+    if (endpoint_ && *certificate) {
+      if (auto used = endpoint_->use(**certificate); !used) return used;
+    }
     if (auto opened = shared_.access.open(wanted.log.access); !opened) return opened;
     {
       const std::lock_guard lock(mutex_);

@@ -88,4 +88,29 @@ stats::Snapshot snapshot(const Settings& settings, const std::vector<LinksOfLoop
   return snapshot;
 }
 
+stats::Connections connections(const std::vector<LinksOfLoop>& loops) {
+  stats::Gather<stats::Connections> gather;
+  for (const auto& [loop, links] : loops) {
+    loop->post(gather.task([&links = links] {
+      stats::Connections part;
+      for (const Link* link : links) link->list_connections(part);
+      return part;
+    }));
+  }
+  stats::Connections all;
+  for (stats::Connections& part : gather.wait(most_wait)) all.add(std::move(part));
+  return all;
+}
+
+bool close_connection(const std::vector<LinksOfLoop>& loops, std::uint64_t number) {
+  stats::Gather<bool> gather;
+  for (const auto& [loop, links] : loops) {
+    loop->post(gather.task([&links = links, number] {
+      return std::ranges::any_of(links, [number](Link* link) { return link->close_connection(number); });
+    }));
+  }
+  const std::vector<bool> closed = gather.wait(most_wait);
+  return std::ranges::find(closed, true) != closed.end();
+}
+
 }  // namespace qtrp::client

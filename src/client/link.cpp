@@ -355,7 +355,9 @@ void Link::relay_ended(LocalRelay& relay, relay::End end, ResetCode code) {
       stats::AccessRecord record = relay.record(user, local);
       record.client = config().name;
       const bool shutdown = end == relay::End::session_lost && (draining_ || goodbye_);
-      record.end = shutdown ? stats::EndReason::shutdown : relay::end_reason(end, code, relay::Side::client);
+      record.end = relay.by_operator() ? stats::EndReason::closed_by_operator
+                   : shutdown          ? stats::EndReason::shutdown
+                                       : relay::end_reason(end, code, relay::Side::client);
       shared_.access.add(record);
     }
     if (proxy.removed && proxy.counters.active.load(std::memory_order_relaxed) == 0) proxies_.erase(relay.proxy());
@@ -459,6 +461,36 @@ Link::Figures Link::figures() const {
                          state.counters.total.load(std::memory_order_relaxed)});
   }
   return f;
+}
+
+void Link::list_connections(stats::Connections& into) const {
+  for (const auto& [relay, owned] : relays_) {
+    if (!relay->accepted()) continue;
+    if (into.full()) {
+      ++into.left_out;
+      continue;
+    }
+    std::string user, local;
+    const stats::AccessRecord record = relay->record(user, local);
+    stats::ConnectionFigures& figures = into.list.emplace_back();
+    figures.number = record.connection;
+    figures.user = user;
+    figures.client = config().name;
+    figures.proxy = record.proxy;
+    figures.port = record.port;
+    figures.local_addr = local;
+    figures.age = std::chrono::duration_cast<std::chrono::milliseconds>(record.duration);
+    figures.bytes_in = record.bytes_in;
+    figures.bytes_out = record.bytes_out;
+  }
+}
+
+bool Link::close_connection(std::uint64_t number) {
+  const auto it = std::ranges::find_if(
+      relays_, [&](const auto& entry) { return entry.first->accepted() && entry.first->number() == number; });
+  if (it == relays_.end()) return false;
+  it->first->close_by_operator();
+  return true;
 }
 
 }  // namespace qtrp::client

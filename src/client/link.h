@@ -18,6 +18,7 @@
 #include "qtrp/pacing/tcp.h"
 #include "qtrp/session/session.h"
 #include "qtrp/stats/access_log.h"
+#include "qtrp/stats/snapshot.h"
 #include "qtrp/tunnel/control_channel.h"
 #include "qtrp/tunnel/shared_target.h"
 
@@ -77,6 +78,10 @@ class Link final : private session::SessionListener, private tunnel::ControlList
     std::vector<ProxyFigures> proxies;
   };
   Figures figures() const;
+  /// Its users' connections.
+  void list_connections(stats::Connections& into) const;
+  /// Resets the connection of that number, the server's; false if it is not here.
+  bool close_connection(std::uint64_t number);
   const stats::Counters& totals() const { return totals_; }
 
  private:

@@ -110,6 +110,11 @@ stats::AccessRecord LocalRelay::record(std::string& user, std::string& local) co
   return record;
 }
 
+void LocalRelay::close_by_operator() {
+  by_operator_ = true;
+  abort(ResetCode::cancelled);
+}
+
 void LocalRelay::on_end(relay::End end, ResetCode code) {
   dial_.reset();
   link_.relay_ended(*this, end, code);

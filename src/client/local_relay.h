@@ -20,6 +20,9 @@ class LocalRelay final : public relay::Relay {
   void on_body(Bytes body) override;
   void on_finished() override;
   std::uint32_t proxy() const { return proxy_; }
+  std::uint64_t number() const { return number_; }
+  void close_by_operator();
+  bool by_operator() const { return by_operator_; }
   bool accepted() const { return config_ != nullptr; }  ///< NewConn named a proxy of ours
   /// What the access log says of it, but for the client's name and the end. `user` must live as long as the record.
   stats::AccessRecord record(std::string& user, std::string& local) const;
@@ -41,6 +44,7 @@ class LocalRelay final : public relay::Relay {
   std::uint32_t proxy_ = 0;
   std::uint16_t port_ = 0;  // the server's
   std::uint64_t number_ = 0;
+  bool by_operator_ = false;
   io::Endpoint user_;
   TimePoint since_{};
 };

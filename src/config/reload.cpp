@@ -37,6 +37,10 @@ void keep_common(Fixed& fixed, const Common& running, Common& wanted) {
   fixed.keep("stats", running.stats.enabled, wanted.stats.enabled);
   fixed.keep("stats.listen", running.stats.listen, wanted.stats.listen);
   fixed.keep("stats.token", running.stats.token, wanted.stats.token);
+  if (running.stats.cert.empty() != wanted.stats.cert.empty()) {
+    fixed.keep("stats.tls", running.stats.cert, wanted.stats.cert);
+    wanted.stats.key = running.stats.key;
+  }
   fixed.keep("stats.allow", running.stats.allow, wanted.stats.allow);
   fixed.keep("workers", running.workers, wanted.workers);
   fixed.keep("state_dir", running.state_dir, wanted.state_dir);

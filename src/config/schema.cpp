@@ -243,7 +243,16 @@ void read_tcp(Reader& reader, const YAML::Node& node, Tcp& out) {
                      }}});
 }
 
-void read_stats(Reader& reader, const YAML::Node& node, Role role, Stats& out, Given& given) {
+void read_stats_tls(Reader& reader, const YAML::Node& node, Stats& out, std::vector<std::string>& warnings) {
+  const std::size_t before = reader.count();
+  reader.map(node, {{"cert", [&](const YAML::Node& n) { read_file_path(reader, n, out.cert); }},
+                    {"key", [&](const YAML::Node& n) { read_key_path(reader, n, out.key, warnings); }}});
+  if (reader.count() == before && (out.cert.empty() || out.key.empty()))
+    reader.mistake(node, "found stats.tls without both of its keys, expected cert and key");
+}
+
+void read_stats(Reader& reader, const YAML::Node& node, Role role, Stats& out, Given& given,
+                std::vector<std::string>& warnings) {
   if (node.IsScalar()) {
     reader.value(node, "true, false, or a map with the keys listen and token", out.enabled, parse_bool);
     return;
@@ -255,7 +264,8 @@ void read_stats(Reader& reader, const YAML::Node& node, Role role, Stats& out, G
                                    given.stats_listen = n.Mark();
                                    read_address(reader, n, out.listen, true);
                                  }},
-                                {"token", [&](const YAML::Node& n) { read_secret(reader, n, out.token); }, true}};
+                                {"token", [&](const YAML::Node& n) { read_secret(reader, n, out.token); }, true},
+                                {"tls", [&](const YAML::Node& n) { read_stats_tls(reader, n, out, warnings); }}};
   if (role == Role::server) {
     keys.push_back({"allow", [&](const YAML::Node& n) {
                       const std::string_view expected = "a list of networks such as [192.0.2.0/24, '2001:db8::/32']";
@@ -423,7 +433,7 @@ std::vector<Reader::Key> common_keys(Reader& reader, Role role, Common& config, 
          given.tcp = n.Mark();
          read_tcp(reader, n, config.tcp);
        }},
-      {"stats", [&, role](const YAML::Node& n) { read_stats(reader, n, role, config.stats, given); }},
+      {"stats", [&, role](const YAML::Node& n) { read_stats(reader, n, role, config.stats, given, config.warnings); }},
       {"log",
        [&](const YAML::Node& n) {
          reader.map(n, {{"level",

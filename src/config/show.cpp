@@ -62,6 +62,8 @@ std::string common(const Common& c, Side side) {
   } else {
     out += fmt::format("stats:\n  listen: {}\n", yaml_scalar(c.stats.listen.to_string()));
     if (!c.stats.token.empty()) out += fmt::format("  token: {}\n", hidden);
+    if (!c.stats.cert.empty())
+      out += fmt::format("  tls:\n    cert: {}\n    key: {}\n", yaml_scalar(c.stats.cert), yaml_scalar(c.stats.key));
     if (!c.stats.allow.empty()) out += fmt::format("  allow: {}\n", list(c.stats.allow));
   }
   out += fmt::format("log:\n  level: {}\n", c.log.level);

@@ -135,4 +135,44 @@ stats::Snapshot snapshot(const Shared& shared, const Workers& workers) {
   return snapshot;
 }
 
+stats::Connections connections(const Workers& workers) {
+  stats::Gather<stats::Connections> gather;
+  for (const auto& worker : workers) {
+    worker->loop().post(gather.task([&worker = *worker] {
+      stats::Connections part;
+      for (const auto& [peer, unused] : worker.peers()) peer->list_connections(part);
+      return part;
+    }));
+  }
+  stats::Connections all;
+  for (stats::Connections& part : gather.wait(most_wait)) all.add(std::move(part));
+  return all;
+}
+
+bool close_connection(const Workers& workers, std::uint64_t number) {
+  stats::Gather<bool> gather;
+  for (const auto& worker : workers) {
+    worker->loop().post(gather.task([&worker = *worker, number] {
+      return std::ranges::any_of(worker.peers(),
+                                 [number](const auto& entry) { return entry.first->close_connection(number); });
+    }));
+  }
+  const std::vector<bool> closed = gather.wait(most_wait);
+  return std::ranges::find(closed, true) != closed.end();
+}
+
+bool close_client(const Shared& shared, const std::string& instance) {
+  bool found = false;
+  for (const auto& group : shared.registry.groups()) {
+    if (identity::to_hex(std::as_bytes(std::span(group->instance()))) != instance) continue;
+    found = true;
+    for (const auto& member : group->members()) {
+      member->loop.post([member] {
+        if (member->peer) member->peer->close_by_operator();
+      });
+    }
+  }
+  return found;
+}
+
 }  // namespace qtrp::server

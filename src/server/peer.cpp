@@ -45,6 +45,11 @@ class Peer::UserRelay final : public relay::Relay {
   const io::Endpoint& user() const { return user_; }
   std::uint64_t number() const { return number_; }
   TimePoint since() const { return since_; }
+  void close_by_operator() {
+    by_operator_ = true;
+    abort(ResetCode::cancelled);
+  }
+  bool by_operator() const { return by_operator_; }
 
  private:
   void on_end(relay::End end, ResetCode code) override { peer_.relay_ended(*this, end, code); }
@@ -53,6 +58,7 @@ class Peer::UserRelay final : public relay::Relay {
   const io::Endpoint user_;
   const std::uint64_t number_;
   const TimePoint since_;
+  bool by_operator_ = false;
 };
 
 Peer::Peer(Worker& worker, const io::Endpoint& from, Duration backlog_limit)
@@ -339,8 +345,10 @@ void Peer::relay_ended(UserRelay& relay, relay::End end, ResetCode code) {
                relay.bytes_to_socket());
   }
   if (worker_.shared().access.enabled()) {
-    const bool shutdown = end == relay::End::session_lost && goodbye_;
-    log_access(relay, shutdown ? stats::EndReason::shutdown : relay::end_reason(end, code, relay::Side::server));
+    const bool with_tunnel = end == relay::End::session_lost;
+    log_access(relay, relay.by_operator() || (with_tunnel && by_operator_) ? stats::EndReason::closed_by_operator
+                      : with_tunnel && goodbye_                            ? stats::EndReason::shutdown
+                                                : relay::end_reason(end, code, relay::Side::server));
   }
   const auto it = relays_.find(&relay);
   if (it != relays_.end()) {
@@ -493,6 +501,38 @@ std::optional<Peer::Figures> Peer::figures() const {
                          c.active.load(std::memory_order_relaxed), c.total.load(std::memory_order_relaxed)});
   }
   return f;
+}
+
+void Peer::list_connections(stats::Connections& into) const {
+  if (state_ != State::running) return;
+  for (const auto& [relay, owned] : relays_) {
+    if (into.full()) {
+      ++into.left_out;
+      continue;
+    }
+    stats::ConnectionFigures& figures = into.list.emplace_back();
+    figures.number = relay->number();
+    figures.user = relay->user().to_string();
+    figures.client = group_->name();
+    figures.instance = identity::to_hex(std::as_bytes(std::span(group_->instance())));
+    figures.proxy = relay->proxy().info->name;
+    figures.port = relay->proxy().info->port;
+    figures.age = std::chrono::duration_cast<std::chrono::milliseconds>(loop_.now() - relay->since());
+    figures.bytes_in = relay->bytes_to_stream();
+    figures.bytes_out = relay->bytes_to_socket();
+  }
+}
+
+bool Peer::close_connection(std::uint64_t number) {
+  const auto it = std::ranges::find_if(relays_, [&](const auto& entry) { return entry.first->number() == number; });
+  if (it == relays_.end()) return false;
+  it->first->close_by_operator();
+  return true;
+}
+
+void Peer::close_by_operator() {
+  by_operator_ = true;
+  close("closed by an operator");
 }
 
 }  // namespace qtrp::server

@@ -11,6 +11,7 @@
 #include "qtrp/io/socket.h"
 #include "qtrp/relay/relay.h"
 #include "qtrp/session/session.h"
+#include "qtrp/stats/snapshot.h"
 #include "qtrp/tunnel/control_channel.h"
 #include "qtrp/tunnel/shared_target.h"
 #include "server/group.h"
@@ -59,6 +60,11 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   };
   /// Nothing before it is authenticated.
   std::optional<Figures> figures() const;
+  /// Its users' connections.
+  void list_connections(stats::Connections& into) const;
+  /// Resets the user's connection of that number; false if it is not here.
+  bool close_connection(std::uint64_t number);
+  void close_by_operator();
   const std::shared_ptr<Group>& group() const { return group_; }
   const std::string& source() const { return source_; }  ///< io::Endpoint::source() of where it comes from
 
@@ -120,7 +126,8 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   std::size_t newcomers_refused_ = 0;   // since the backlog was full
   unsigned unanswered_ = 0;
   bool sent_away_ = false;
-  bool goodbye_ = false;  // either side said so: what ends now ends for that
+  bool by_operator_ = false;  // an operator ends it
+  bool goodbye_ = false;      // either side said so: what ends now ends for that
   std::function<void(bool)> probe_answer_;
 };
 

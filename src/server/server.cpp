@@ -78,9 +78,14 @@ class Server {
     log::info("listening for tunnels on {} ({}, {}, {}, {} workers)", at->to_string(),
               config::to_string(config_.transport), config::to_string(config_.crypto),
               quic ? "quic" : config::to_string(config_.mux), workers_.size());
-    auto endpoint = stats::start_endpoint(config_.stats, {.snapshot = [this] { return snapshot(shared_, workers_); },
-                                                          .totals = [this] { return totals(workers_); },
-                                                          .ready = {}});
+    auto endpoint = stats::start_endpoint(
+        config_.stats,
+        {.snapshot = [this] { return snapshot(shared_, workers_); },
+         .totals = [this] { return totals(workers_); },
+         .ready = {},
+         .connections = [this] { return connections(workers_); },
+         .close_connection = [this](std::uint64_t number) { return server::close_connection(workers_, number); },
+         .close_client = [this](const std::string& instance) { return server::close_client(shared_, instance); }});
     if (!endpoint) return std::unexpected(endpoint.error());
     endpoint_ = std::move(*endpoint);
     reloader_.listen(signals_, "server", identity::state_directory(config_.state_dir));
@@ -119,6 +124,11 @@ class Server {
   Result<void> reload(const config::ServerConfig& wanted) {
     auto settings = make_settings(wanted, settings_.get());
     if (!settings) return std::unexpected(settings.error());
+    const auto certificate = stats::read_certificate(wanted.stats);
+    if (!certificate) return std::unexpected(certificate.error());
+    if (endpoint_ && *certificate) {
+      if (auto used = endpoint_->use(**certificate); !used) return used;
+    }
     if (auto opened = shared_.access.open(wanted.log.access); !opened) return opened;
     settings_ = std::move(*settings);
     for (auto& worker : workers_)

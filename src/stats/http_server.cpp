@@ -1,4 +1,5 @@
-// The HTTP endpoint over Boost.Beast: one thread, one io_context, callbacks. Nothing here is on the data path.
+// The HTTP endpoint over Boost.Beast, plain or inside TLS: one thread, one io_context, callbacks. Nothing here is on
+// the data path.
 #include "qtrp/stats/http_server.h"
 
 #include <fmt/format.h>
@@ -9,12 +10,18 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ip/v6_only.hpp>
+#include <boost/asio/ssl.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <boost/beast/ssl.hpp>
 #include <boost/beast/version.hpp>
+#include <map>
 #include <optional>
+#include <sstream>
 #include <thread>
+#include <type_traits>
+#include <vector>
 
 #include "qtrp/base/log.h"
 #include "qtrp/base/time.h"
@@ -71,6 +78,32 @@ bool names_an_address(std::string_view host) {
   return name.empty() || name == "localhost" || io::Endpoint::from_literal(name, 0).has_value();
 }
 
+constexpr std::size_t kMostSubscribers = 16;
+
+Result<std::shared_ptr<asio::ssl::context>> make_tls(const HttpServer::Certificate& certificate) {
+  auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tls_server);
+  beast::error_code error;
+  context->set_options(
+      asio::ssl::context::default_workarounds | asio::ssl::context::no_tlsv1 | asio::ssl::context::no_tlsv1_1, error);
+  if (!error) context->use_certificate_chain(asio::buffer(certificate.certificate_pem), error);
+  if (!error) context->use_private_key(asio::buffer(certificate.key_pem), asio::ssl::context::pem, error);
+  if (error) {
+    return fail(ErrorKind::config,
+                fmt::format("stats.tls: the certificate or its key can't be used: {}", error.message()));
+  }
+  return context;
+}
+
+/// A connection that was turned into a stream of events.
+class Subscriber {
+ public:
+  virtual ~Subscriber() = default;
+  /// Sends the event, unless the last one is still on its way.
+  virtual void push(std::shared_ptr<const std::string> event) = 0;
+  std::string target;
+  bool gone = false;
+};
+
 }  // namespace
 
 class HttpServer::Loop {
@@ -108,6 +141,13 @@ class HttpServer::Loop {
     return {};
   }
 
+  Result<void> use(const Certificate& certificate) {
+    auto made = make_tls(certificate);
+    if (!made) return std::unexpected(made.error());
+    asio::post(context_, [this, tls = std::move(*made)] { tls_ = tls; });
+    return {};
+  }
+
   void run() {
     tick();
     accept();
@@ -125,16 +165,35 @@ class HttpServer::Loop {
   const io::Endpoint& local() const { return local_; }
 
  private:
+  template <typename Stream>
   class Connection;
+  using Plain = beast::tcp_stream;
+  using Secure = asio::ssl::stream<beast::tcp_stream>;
 
   void tick() {
-    if (!options_.on_tick) return;
     ticker_.expires_after(options_.tick);
     ticker_.async_wait([this](const beast::error_code& error) {
       if (error) return;
-      options_.on_tick();
+      if (options_.on_tick) options_.on_tick();
+      push_events();
       tick();
     });
+  }
+  // One event for all who listen to the same stream.
+  void push_events() {
+    std::erase_if(subscribers_, [](const auto& subscriber) { return subscriber->gone; });
+    std::map<std::string, std::shared_ptr<const std::string>> events;
+    for (const auto& subscriber : subscribers_) {
+      auto& event = events[subscriber->target];
+      if (!event) event = std::make_shared<const std::string>(router_.next_event(subscriber->target));
+      if (!event->empty()) subscriber->push(event);
+    }
+  }
+  bool subscribe(std::shared_ptr<Subscriber> subscriber) {
+    std::erase_if(subscribers_, [](const auto& known) { return known->gone; });
+    if (subscribers_.size() >= kMostSubscribers) return false;
+    subscribers_.push_back(std::move(subscriber));
+    return true;
   }
   void accept();
   void ended() {
@@ -157,29 +216,58 @@ class HttpServer::Loop {
   asio::io_context context_{1};
   tcp::acceptor acceptor_{context_};
   asio::steady_timer ticker_{context_}, pause_{context_};
+  std::shared_ptr<asio::ssl::context> tls_;
+  std::vector<std::shared_ptr<Subscriber>> subscribers_;
   std::thread thread_;
 };
 
-/// One TCP connection: request, answer, and again as long as both want.
-class HttpServer::Loop::Connection : public std::enable_shared_from_this<Connection> {
+/// One connection: request, answer, and again as long as both want; or one request, and events until either end goes.
+template <typename Stream>
+class HttpServer::Loop::Connection final : public Subscriber, public std::enable_shared_from_this<Connection<Stream>> {
  public:
-  Connection(Loop& loop, tcp::socket socket, const io::Endpoint& peer)
-      : loop_(loop), stream_(std::move(socket)), peer_(peer) {}
-  ~Connection() { loop_.ended(); }
+  template <typename... Layers>
+  Connection(Loop& loop, const io::Endpoint& peer, Layers&&... layers)
+      : loop_(loop), stream_(std::forward<Layers>(layers)...), peer_(peer) {}
+  ~Connection() override { loop_.ended(); }
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
+
+  void begin() {
+    if constexpr (std::is_same_v<Stream, Secure>) {
+      limit_time();
+      stream_.async_handshake(asio::ssl::stream_base::server,
+                              [self = this->shared_from_this()](const beast::error_code& error) {
+                                if (!error) self->read();
+                              });
+    } else {
+      read();
+    }
+  }
+
+  void push(std::shared_ptr<const std::string> event) override {
+    if (event_) return;  // a slow reader misses some
+    event_ = std::move(event);
+    limit_time();
+    asio::async_write(stream_, asio::buffer(*event_),
+                      [self = this->shared_from_this()](const beast::error_code& error, std::size_t) {
+                        self->event_.reset();
+                        if (error) self->gone = true;
+                      });
+  }
+
+ private:
+  void limit_time() { beast::get_lowest_layer(stream_).expires_after(loop_.options_.timeout); }
 
   void read() {
     parser_.emplace();
     parser_->header_limit(static_cast<std::uint32_t>(loop_.options_.max_head));
     parser_->body_limit(loop_.options_.max_body);
-    stream_.expires_after(loop_.options_.timeout);
+    limit_time();
     http::async_read(
         stream_, buffer_, *parser_,
-        [self = shared_from_this()](const beast::error_code& error, std::size_t) { self->have_read(error); });
+        [self = this->shared_from_this()](const beast::error_code& error, std::size_t) { self->have_read(error); });
   }
 
- private:
   void have_read(const beast::error_code& error) {
     if (error == http::error::header_limit || error == http::error::buffer_overflow)
       return reject(431, "request header too large\n");
@@ -190,17 +278,19 @@ class HttpServer::Loop::Connection : public std::enable_shared_from_this<Connect
     if (error) return close();
     const auto& request = parser_->get();
     const auto text = [](boost::beast::string_view view) { return std::string_view(view.data(), view.size()); };
-    const auto target = text(request.target());
+    const std::string asked(text(request.target()));
     auto refused =
-        loop_.refuse(peer_, text(request[http::field::host]), text(request[http::field::authorization]), target);
-    write(refused
-              ? std::move(*refused)
-              : loop_.router_.answer({std::string(text(request.method_string())), std::string(target), request.body()}),
-          request.keep_alive(), request.method() == http::verb::head);
+        loop_.refuse(peer_, text(request[http::field::host]), text(request[http::field::authorization]), asked);
+    HttpResponse answer =
+        refused ? std::move(*refused)
+                : loop_.router_.answer({std::string(text(request.method_string())), asked, request.body()});
+    const bool head_only = request.method() == http::verb::head;
+    if (answer.stream && !head_only) return stream(asked, std::move(answer));
+    write(std::move(answer), request.keep_alive(), head_only);
   }
   void reject(unsigned status, std::string body) { write({.status = status, .body = std::move(body)}, false, false); }
 
-  void write(HttpResponse answer, bool keep_alive, bool head_only) {
+  void prepare(const HttpResponse& answer) {
     response_ = {};
     response_.version(11);
     response_.result(answer.status);
@@ -208,27 +298,52 @@ class HttpServer::Loop::Connection : public std::enable_shared_from_this<Connect
     response_.set(http::field::cache_control, "no-store");
     response_.set("X-Content-Type-Options", "nosniff");
     for (const auto& [name, value] : answer.headers) response_.set(name, value);
+  }
+
+  void write(HttpResponse answer, bool keep_alive, bool head_only) {
+    prepare(answer);
     response_.keep_alive(keep_alive);
     response_.content_length(answer.body.size());
     if (!head_only) response_.body() = std::move(answer.body);
-    stream_.expires_after(loop_.options_.timeout);
+    limit_time();
     http::async_write(stream_, response_,
-                      [self = shared_from_this(), keep_alive](const beast::error_code& error, std::size_t) {
+                      [self = this->shared_from_this(), keep_alive](const beast::error_code& error, std::size_t) {
                         if (error || !keep_alive) return self->close();
                         self->read();
                       });
   }
+
+  // Without a length: the body ends with the connection.
+  void stream(std::string asked, HttpResponse answer) {
+    target = std::move(asked);
+    if (!loop_.subscribe(this->shared_from_this()))
+      return reject(503, fmt::format("{} others listen already\n", kMostSubscribers));
+    prepare(answer);
+    response_.keep_alive(false);
+    // Who can't be made to wait for the end must not be buffered on the way (nginx).
+    response_.set("X-Accel-Buffering", "no");
+    std::ostringstream head;
+    head << response_.base();
+    push(std::make_shared<const std::string>(head.str() + answer.body));
+  }
+
   void close() {
     beast::error_code ignored;
-    stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
+    if constexpr (std::is_same_v<Stream, Secure>) {
+      limit_time();
+      stream_.async_shutdown([self = this->shared_from_this()](const beast::error_code&) {});
+    } else {
+      stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
+    }
     // The destructor closes it, once this callback has returned.
   }
 
   Loop& loop_;
-  beast::tcp_stream stream_;
+  Stream stream_;
   beast::flat_buffer buffer_{64 * 1024};
   std::optional<http::request_parser<http::string_body>> parser_;
   http::response<http::string_body> response_;
+  std::shared_ptr<const std::string> event_;
   io::Endpoint peer_;
 };
 
@@ -252,7 +367,11 @@ void HttpServer::Loop::accept() {
     const auto peer = socket.remote_endpoint(gone);
     if (!gone) {
       ++connections_;
-      std::make_shared<Connection>(*this, std::move(socket), to_endpoint(peer))->read();
+      if (tls_) {
+        std::make_shared<Connection<Secure>>(*this, to_endpoint(peer), std::move(socket), *tls_)->begin();
+      } else {
+        std::make_shared<Connection<Plain>>(*this, to_endpoint(peer), std::move(socket))->begin();
+      }
     }
     accept();
   });
@@ -260,13 +379,16 @@ void HttpServer::Loop::accept() {
 
 std::optional<HttpResponse> HttpServer::Loop::refuse(const io::Endpoint& peer, std::string_view host,
                                                      std::string_view authorization, std::string_view target) {
-  if (router_.access(target) == Router::Access::everybody) return std::nullopt;
+  const Router::Access access = router_.access(target);
+  if (access == Router::Access::everybody) return std::nullopt;
   constexpr std::string_view scheme = "Bearer ";
   if (!options_.token.empty() && authorization.starts_with(scheme) &&
       equal_in_constant_time(authorization.substr(scheme.size()), options_.token))
     return std::nullopt;
   const bool local_browser = peer.is_loopback() && names_an_address(host);
-  if (local_browser) return std::nullopt;
+  if (access == Router::Access::operators && options_.token.empty())
+    return HttpResponse{.status = 403, .body = "this needs a token: set stats.token in the configuration\n"};
+  if (local_browser && access != Router::Access::operators) return std::nullopt;
   if (const TimePoint now = Clock::now(); now - refusal_logged_ > std::chrono::seconds(10)) {
     refusal_logged_ = now;
     log::warn("stats: refused a request from {}: {}", peer.to_string(),
@@ -284,6 +406,10 @@ io::Endpoint HttpServer::local() const {
   return loop_->local();
 }
 
+Result<void> HttpServer::use(const Certificate& certificate) {
+  return loop_->use(certificate);
+}
+
 Result<std::unique_ptr<HttpServer>> HttpServer::start(const io::HostPort& listen, Router router, Options options) {
   const auto address = resolve(listen);
   if (!address) return std::unexpected(address.error());
@@ -293,7 +419,11 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const io::HostPort& listen
                             listen.to_string(), address->host()));
   }
   if (options.on_tick) options.on_tick();
+  const std::optional<Certificate> certificate = options.certificate;
   auto loop = std::make_unique<Loop>(std::move(router), std::move(options));
+  if (certificate) {
+    if (auto used = loop->use(*certificate); !used) return std::unexpected(used.error());
+  }
   if (auto listening = loop->listen(listen, *address); !listening) return std::unexpected(listening.error());
   loop->run();
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(loop)));

@@ -14,7 +14,22 @@ std::string_view path_of(std::string_view target) {
 }  // namespace
 
 void Router::get(std::string path, Handler handler, Access access) {
-  routes_.insert_or_assign(std::move(path), Route{std::move(handler), access});
+  routes_.insert_or_assign(std::move(path), Route{std::move(handler), access, false});
+}
+
+void Router::post(std::string path, Handler handler) {
+  routes_.insert_or_assign(std::move(path), Route{std::move(handler), Access::operators, true});
+}
+
+void Router::events(std::string path, std::function<std::string()> next) {
+  get(std::move(path), [next = std::move(next)](const HttpRequest&) {
+    return HttpResponse{.body = next(), .content_type = "text/event-stream", .stream = true};
+  });
+}
+
+std::string Router::next_event(std::string_view target) const {
+  HttpResponse response = answer({"GET", std::string(target)});
+  return response.stream ? std::move(response.body) : "";
 }
 
 HttpResponse Router::answer(const HttpRequest& request) const {
@@ -24,8 +39,9 @@ HttpResponse Router::answer(const HttpRequest& request) const {
     for (const auto& [path, unused] : routes_) response.body += "  " + path + "\n";
     return response;
   }
-  if (request.method != "GET" && request.method != "HEAD")
-    return {.status = 405, .body = "method not allowed\n", .headers = {{"Allow", "GET, HEAD"}}};
+  const bool post = route->second.post;
+  if (post ? request.method != "POST" : request.method != "GET" && request.method != "HEAD")
+    return {.status = 405, .body = "method not allowed\n", .headers = {{"Allow", post ? "POST" : "GET, HEAD"}}};
   try {
     return route->second.handler(request);
   } catch (const std::exception& error) {

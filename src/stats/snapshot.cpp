@@ -1,9 +1,13 @@
 // Snapshot to JSON.
 #include "qtrp/stats/snapshot.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "qtrp/base/log.h"
 #include "qtrp/stats/version.h"
 
 namespace qtrp::stats {
@@ -74,14 +78,41 @@ Json tunnels(const Snapshot& snapshot) {
   return list;
 }
 
+Json connections_of(const Connections& connections) {
+  std::vector<const ConnectionFigures*> newest_first;
+  for (const ConnectionFigures& connection : connections.list) newest_first.push_back(&connection);
+  std::ranges::sort(newest_first, std::greater(), [](const auto* connection) { return connection->number; });
+  Json list = Json::array();
+  for (const ConnectionFigures* connection : newest_first) {
+    Json& json = list.emplace_back(
+        Json{{"connection", connection->number}, {"user", connection->user}, {"client", connection->client}});
+    if (!connection->instance.empty()) json["instance"] = connection->instance;
+    json["proxy"] = connection->proxy;
+    json["port"] = connection->port;
+    if (!connection->local_addr.empty()) json["local_addr"] = connection->local_addr;
+    json["seconds"] = rounded(std::chrono::duration<double>(connection->age).count());
+    json["bytes_in"] = connection->bytes_in;
+    json["bytes_out"] = connection->bytes_out;
+  }
+  return Json{{"connections", std::move(list)}, {"left_out", connections.left_out}};
+}
+
+Json troubles() {
+  Json list = Json::array();
+  for (const log::Trouble& trouble : log::recent_troubles()) {
+    list.push_back(Json{{"time_ms", trouble.wall_ms},
+                        {"level", trouble.level == log::Level::error ? "error" : "warning"},
+                        {"text", trouble.text}});
+  }
+  return list;
+}
+
 // Names come from peers, so they may hold anything.
 std::string text(const Json& json) {
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-}  // namespace
-
-std::string to_json(const Snapshot& snapshot) {
+Json stats(const Snapshot& snapshot) {
   Json json{{"role", snapshot.role}, {"version", version()}, {"uptime_seconds", snapshot.uptime.count()}};
   if (!snapshot.server.empty()) json["server"] = snapshot.server;
   json["active_clients"] = snapshot.clients.size();
@@ -92,7 +123,32 @@ std::string to_json(const Snapshot& snapshot) {
   json["clients"] = clients(snapshot);
   json["proxies"] = proxies(snapshot);
   json["tunnels"] = tunnels(snapshot);
-  return text(json);
+  return json;
+}
+
+}  // namespace
+
+void Connections::add(Connections&& more) {
+  const std::size_t taken = std::min(more.list.size(), most - std::min(most, list.size()));
+  left_out += more.left_out + (more.list.size() - taken);
+  list.insert(list.end(), std::make_move_iterator(more.list.begin()),
+              std::make_move_iterator(more.list.begin() + static_cast<std::ptrdiff_t>(taken)));
+}
+
+std::string to_json(const Snapshot& snapshot) {
+  return text(stats(snapshot));
+}
+std::string connections_json(const Connections& connections) {
+  return text(connections_of(connections));
+}
+std::string troubles_json() {
+  return text(troubles());
+}
+std::string event_json(const Snapshot& snapshot, const Connections& connections) {
+  Json json = connections_of(connections);
+  json["stats"] = stats(snapshot);
+  json["troubles"] = troubles();
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 std::string clients_json(const Snapshot& snapshot) {

@@ -52,6 +52,7 @@ struct Stats {
   bool enabled = true;
   io::HostPort listen{"127.0.0.1", 7500};
   std::string token;               ///< bearer token, wanted from anything but loopback
+  std::string cert, key;           ///< stats.tls: PEM files; both or neither
   std::vector<std::string> allow;  ///< networks (CIDR) that may read /stats over QUIC's HTTP/3
 };
 struct Log {

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "qtrp/base/error.h"
@@ -15,6 +16,9 @@ namespace qtrp::stats {
 
 class HttpServer {
  public:
+  struct Certificate {
+    std::string certificate_pem, key_pem;  ///< the first may be a chain, leaf first
+  };
   struct Options {
     std::string token{};  ///< bearer token that peers beyond loopback must show; may be empty on loopback only
     std::size_t max_connections = 64;              ///< further ones wait in the kernel's queue
@@ -22,6 +26,7 @@ class HttpServer {
     std::chrono::milliseconds timeout{10'000};     ///< for a request to arrive, and for an answer to leave
     std::chrono::milliseconds tick{1'000};         ///< between two calls of `on_tick`
     std::function<void()> on_tick{};               ///< called in start(), then on the server's thread
+    std::optional<Certificate> certificate{};      ///< TLS (1.2 and later) instead of plain HTTP
   };
 
   /// Listens on `listen` (port 0: the kernel chooses) and serves `router` until it is destroyed; handlers run on its
@@ -34,6 +39,9 @@ class HttpServer {
   HttpServer& operator=(const HttpServer&) = delete;
 
   io::Endpoint local() const;  ///< where it listens
+  /// The next handshake shows this certificate; where there was none, the next connection is TLS. Any thread. Fails
+  /// with kind config, then nothing changed.
+  Result<void> use(const Certificate& certificate);
 
  private:
   class Loop;

@@ -60,6 +60,27 @@ struct TunnelFigures {
   }
 };
 
+struct ConnectionFigures {
+  std::uint64_t number = 0;  ///< the server's, the same at both ends
+  std::string user;          ///< "203.0.113.9:51234"
+  std::string client, instance, proxy;
+  std::uint16_t port = 0;  ///< the server's, that the user came to
+  std::string local_addr;  ///< known to the client only
+  std::chrono::milliseconds age{};
+  std::uint64_t bytes_in = 0, bytes_out = 0;
+};
+
+/// User connections; of very many only some.
+struct Connections {
+  static constexpr std::size_t most = 1000;
+  std::vector<ConnectionFigures> list;
+  std::uint64_t left_out = 0;
+
+  bool full() const { return list.size() >= most; }
+  /// Takes over as many as there is room for.
+  void add(Connections&& more);
+};
+
 struct Snapshot {
   std::string role;                  ///< "server" or "client"
   std::string server;                ///< client: the server's address as configured
@@ -77,6 +98,11 @@ std::string to_json(const Snapshot& snapshot);
 std::string clients_json(const Snapshot& snapshot);
 std::string proxies_json(const Snapshot& snapshot);
 std::string tunnels_json(const Snapshot& snapshot);
+std::string connections_json(const Connections& connections);
+/// The warnings and errors of late.
+std::string troubles_json();
+/// {"stats", "connections", "troubles"} in one line, for the dashboard's stream.
+std::string event_json(const Snapshot& snapshot, const Connections& connections);
 /// The body of /metrics: OpenMetrics 1.0 text.
 std::string to_openmetrics(const Snapshot& snapshot);
 

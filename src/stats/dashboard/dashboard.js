@@ -1,4 +1,4 @@
-// Asks the endpoint every second and shows what it says. Names come from peers, so they only ever become text.
+// Listens to the daemon's events and shows what they say. Names come from peers, so they only ever become text.
 'use strict';
 
 const byId = (id) => document.getElementById(id);
@@ -25,7 +25,7 @@ function duration(seconds) {
   return text.join(' ');
 }
 
-// columns: [heading, value of a row, is it a number]; a value may be {text, bad}.
+// columns: [heading, value of a row, is it a number]; a value may be {text, bad}, or an element.
 function table(id, rows, columns, empty) {
   const body = document.createElement('tbody');
   const head = body.insertRow();
@@ -38,10 +38,12 @@ function table(id, rows, columns, empty) {
   }
   for (const row of rows) {
     const line = body.insertRow();
-    for (const [, value, numeric] of columns) {
+    for (const [heading, value, numeric] of columns) {
       const cell = line.insertCell();
+      cell.dataset.label = heading;
       const shown = value(row);
-      cell.textContent = shown && shown.text !== undefined ? shown.text : shown;
+      if (shown instanceof Element) cell.append(shown);
+      else cell.textContent = shown && shown.text !== undefined ? shown.text : shown;
       cell.className = (numeric ? 'number ' : '') + (shown && shown.bad ? 'bad' : '');
     }
   }
@@ -52,6 +54,32 @@ function table(id, rows, columns, empty) {
   }
   byId(id).replaceChildren(body);
 }
+
+// A button that asks once more before it acts. The tables are made anew every second, so what was pressed is kept here.
+const pressed = new Map();
+function closer(path, body) {
+  const key = path + JSON.stringify(body);
+  const sure = pressed.get(key) > Date.now();
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.textContent = sure ? 'Sure?' : 'Close';
+  button.className = sure ? 'sure' : '';
+  button.addEventListener('click', async () => {
+    if (!(pressed.get(key) > Date.now())) {
+      pressed.set(key, Date.now() + 4000);
+      button.textContent = 'Sure?';
+      button.className = 'sure';
+      return;
+    }
+    pressed.delete(key);
+    const answer = await fetch(path, { method: 'POST', headers: { ...bearer(), 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
+    if (answer.ok || answer.status === 404) button.remove();
+    else say('not closed: ' + (await answer.text()).trim());
+  });
+  return button;
+}
+// Closing needs the token, from loopback as well.
+const closing = (path, body) => (sessionStorage.getItem('token') ? [['', (row) => closer(path, body(row))]] : []);
 
 const flow = [
   ['Now', (row) => number(row.active_connections), true],
@@ -66,7 +94,8 @@ function show(stats) {
   byId('out').textContent = rate(stats.bandwidth.out_mbps);
   byId('active').textContent = number(stats.active_connections);
   byId('total').textContent = number(stats.total_connections);
-  byId('bytes').textContent = bytes(stats.bytes_in) + ' / ' + bytes(stats.bytes_out);
+  byId('bytes-in').textContent = bytes(stats.bytes_in);
+  byId('bytes-out').textContent = bytes(stats.bytes_out);
   byId('uptime').textContent = duration(stats.uptime_seconds);
   byId('clients-section').hidden = stats.role !== 'server';
   table('clients', stats.clients, [
@@ -76,12 +105,13 @@ function show(stats) {
     ['Tunnels', (client) => client.tunnels, true],
     ['Proxies', (client) => client.proxies, true],
     ...flow,
+    ...closing('/api/clients/close', (client) => ({ instance: client.instance })),
   ], 'no client is connected');
   table('proxies', stats.proxies, [
     ['Name', (proxy) => proxy.name],
     ['Client', (proxy) => proxy.client],
     ['Port', (proxy) => (proxy.bind ? proxy.bind + ' ' : '') + proxy.port],
-    ['Leads to', (proxy) => proxy.local_addr || ''],
+    ...(stats.role === 'client' ? [['Leads to', (proxy) => proxy.local_addr]] : []),
     ['State', (proxy) => ({ text: proxy.open ? 'open' : proxy.problem || 'not open', bad: !proxy.open })],
     ...flow,
   ], 'no proxy is registered');
@@ -97,6 +127,31 @@ function show(stats) {
   ], 'no tunnel is up');
 }
 
+function showConnections({ connections, left_out }, role) {
+  const shown = connections.slice(0, 200);
+  const more = connections.length - shown.length + left_out;
+  byId('left-out').textContent = more > 0 ? 'the newest ' + shown.length + ', ' + number(more) + ' more' : '';
+  table('connections', shown, [
+    ['User', (connection) => connection.user],
+    ...(role === 'server' ? [['Client', (connection) => connection.client]] : []),
+    ['Proxy', (connection) => connection.proxy],
+    ['Port', (connection) => connection.port, true],
+    ...(role === 'client' ? [['Leads to', (connection) => connection.local_addr]] : []),
+    ['For', (connection) => duration(connection.seconds)],
+    ['In', (connection) => bytes(connection.bytes_in), true],
+    ['Out', (connection) => bytes(connection.bytes_out), true],
+    ...closing('/api/connections/close', (connection) => ({ connection: connection.connection })),
+  ], 'no user is connected');
+}
+
+function showTroubles(troubles) {
+  table('troubles', troubles.slice().reverse(), [
+    ['When', (trouble) => new Date(trouble.time_ms).toLocaleTimeString()],
+    ['', (trouble) => ({ text: trouble.level, bad: trouble.level === 'error' })],
+    ['What', (trouble) => trouble.text],
+  ], 'none');
+}
+
 function plot(history) {
   const canvas = byId('plot');
   const scale = window.devicePixelRatio || 1;
@@ -110,7 +165,10 @@ function plot(history) {
   const step = 10 ** Math.floor(Math.log10(highest));
   const top = Math.ceil(highest / step) * step;
   const left = 44, bottom = height - 18;
-  const x = (age) => width - 4 - age / history.span_seconds * (width - left - 4);
+  // As much of the hour as there is.
+  const known = history.in_mbps.length * history.step_seconds;
+  const span = [300, 900, 1800].find((seconds) => known <= seconds) || history.span_seconds;
+  const x = (age) => width - 4 - age / span * (width - left - 4);
   const y = (mbps) => bottom - mbps / top * (bottom - 8);
   pen.font = '11px system-ui, sans-serif';
   pen.fillStyle = colour('--weak');
@@ -124,7 +182,7 @@ function plot(history) {
     pen.stroke();
   }
   pen.textAlign = 'center';
-  for (const minutes of [45, 30, 15]) pen.fillText('-' + minutes + ' min', x(minutes * 60), height - 3);
+  for (const part of [.8, .6, .4, .2]) pen.fillText('-' + span * part / 60 + ' min', x(span * part), height - 3);
   pen.lineWidth = 1.6;
   pen.lineJoin = 'round';
   for (const [values, name] of [[history.in_mbps, '--in'], [history.out_mbps, '--out']]) {
@@ -139,41 +197,92 @@ function plot(history) {
   }
 }
 
-async function get(path) {
+function say(text) {
+  byId('state').textContent = text;
+  byId('state').className = text ? 'bad' : '';
+}
+function bearer() {
   const token = sessionStorage.getItem('token');
-  const answer = await fetch(path, { headers: token ? { Authorization: 'Bearer ' + token } : {}, cache: 'no-store' });
+  return token ? { Authorization: 'Bearer ' + token } : {};
+}
+async function ask(path, signal) {
+  const answer = await fetch(path, { headers: bearer(), cache: 'no-store', signal });
   if (answer.status === 401) throw new Error('token');
   if (!answer.ok) throw new Error('the daemon answers ' + answer.status);
-  return answer.json();
+  return answer;
 }
 
-let beats = 0;
-async function refresh() {
-  const state = byId('state');
+let traffic;
+function showEvent(event) {
+  byId('content').hidden = false;
+  byId('sign').hidden = false;
+  byId('sign').textContent = sessionStorage.getItem('token') ? 'Sign out' : 'Sign in';
+  show(event.stats);
+  showConnections(event, event.stats.role);
+  showTroubles(event.troubles);
+  say('');
+}
+
+// Server-sent events by fetch: an EventSource can't send the token in a header. Without a sound for 10 s it begins anew.
+let listening;
+async function listen() {
+  listening?.abort();
+  const mine = listening = new AbortController();
+  let alarm;
+  const heard = () => {
+    clearTimeout(alarm);
+    alarm = setTimeout(() => mine.abort(), 10000);
+  };
   try {
-    const stats = await get('/stats');
+    heard();
+    const answer = await ask('/api/events', mine.signal);
+    traffic = await (await ask('/api/history', mine.signal)).json();
     byId('login').hidden = true;
-    byId('content').hidden = false;
-    show(stats);
-    if (beats++ % 5 === 0) plot(await get('/api/history'));
-    state.textContent = '';
-    state.className = '';
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = '', events = 0;
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) throw new Error('it ended the connection');
+      heard();
+      text += value;
+      for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
+        const event = text.slice(0, end);
+        text = text.slice(end + 2);
+        if (!event.startsWith('data: ')) continue;
+        showEvent(JSON.parse(event.slice(6)));
+        if (++events % 5 === 0) traffic = await (await ask('/api/history', mine.signal)).json();
+        plot(traffic);
+      }
+    }
   } catch (error) {
-    const wanted = error.message === 'token';
-    byId('login').hidden = !wanted;
-    if (wanted) byId('content').hidden = true;
-    state.textContent = wanted ? 'a token is needed' : 'no answer from the daemon (' + error.message + '); the figures are old';
-    state.className = 'bad';
-    if (wanted) return;  // the form begins anew
+    if (listening !== mine) return;  // begun anew elsewhere
+    if (error.message === 'token') {
+      byId('login').hidden = false;
+      byId('content').hidden = true;
+      byId('sign').hidden = true;
+      say(sessionStorage.getItem('token') ? 'this token is not the right one' : 'a token is needed');
+      return;  // the form begins anew
+    }
+    say('no answer from the daemon (' + error.message + '); the figures are old');
+    setTimeout(() => { if (listening === mine) listen(); }, 1000);
+  } finally {
+    clearTimeout(alarm);
   }
-  setTimeout(refresh, 1000);
 }
 
 byId('login').addEventListener('submit', (event) => {
   event.preventDefault();
   sessionStorage.setItem('token', byId('token').value);
-  beats = 0;
-  refresh();
+  byId('token').value = '';
+  listen();
 });
-window.addEventListener('resize', () => { beats = 0; });
-refresh();
+byId('sign').addEventListener('click', () => {
+  if (sessionStorage.getItem('token')) {
+    sessionStorage.removeItem('token');
+    listen();
+  } else {
+    byId('login').hidden = !byId('login').hidden;
+  }
+});
+window.addEventListener('resize', () => { if (traffic) plot(traffic); });
+listen();

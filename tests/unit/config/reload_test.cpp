@@ -30,6 +30,21 @@ TEST(KeepFixed, NamesWhatNeedsARestartAndPutsItBack) {
   EXPECT_EQ(wanted.keepalive_interval, std::chrono::seconds(7));
 }
 
+TEST(KeepFixed, TlsOfTheEndpointIsTurnedOnAndOffByARestart) {
+  ServerConfig with = server(kServer), without = with;
+  with.stats.cert = "a.crt";
+  with.stats.key = "a.key";
+  ServerConfig wanted = without;
+  EXPECT_THAT(keep_fixed(with, wanted), ElementsAre("stats.tls"));
+  EXPECT_EQ(wanted.stats.key, "a.key");
+  wanted = with;
+  EXPECT_THAT(keep_fixed(without, wanted), ElementsAre("stats.tls"));
+  EXPECT_EQ(wanted.stats.key, "");
+  wanted = with;
+  wanted.stats.cert = "b.crt";  // another file: at once
+  EXPECT_THAT(keep_fixed(with, wanted), IsEmpty());
+}
+
 TEST(KeepFixed, SaysNothingOfWhatMayChange) {
   const ServerConfig running = server(kServer);
   ServerConfig wanted = server(kServer +

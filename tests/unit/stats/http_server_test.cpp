@@ -204,6 +204,53 @@ TEST(HttpServer, TheTokenOpensWhatIsClosedOtherwise) {
   EXPECT_THAT(with("/healthz", ""), StartsWith("HTTP/1.1 200 "));
 }
 
+TEST(HttpServer, OperatorsNeedTheTokenFromLoopbackToo) {
+  const auto with_post = [](std::string token) {
+    Router r = router();
+    r.post("/close", [](const HttpRequest& request) { return HttpResponse{.body = "closed " + request.body}; });
+    return HttpServer::start({"127.0.0.1", 0}, std::move(r), {.token = std::move(token)}).value();
+  };
+  const auto post = [](const HttpServer& server, std::string_view authorization) {
+    return ask(server,
+               fmt::format("POST /close HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n{}\r\nit", authorization));
+  };
+  const auto server = with_post("the-right-token");
+  EXPECT_THAT(post(*server, ""), StartsWith("HTTP/1.1 401 "));
+  EXPECT_THAT(post(*server, "Authorization: Bearer the-wrong-token\r\n"), StartsWith("HTTP/1.1 401 "));
+  EXPECT_THAT(post(*server, "Authorization: Bearer the-right-token\r\n"), HasSubstr("\r\n\r\nclosed it"));
+  const auto without = with_post("");
+  EXPECT_THAT(post(*without, ""), StartsWith("HTTP/1.1 403 "));
+  EXPECT_THAT(post(*without, "Authorization: Bearer \r\n"), StartsWith("HTTP/1.1 403 "));
+}
+
+TEST(HttpServer, StreamsAnEventAtEachTick) {
+  Router r = router();
+  std::atomic<int> made{0};
+  r.events("/events", [&made] { return fmt::format("data: {}\n\n", ++made); });
+  auto server = HttpServer::start({"127.0.0.1", 0}, std::move(r), {.tick = 20ms}).value();
+  Client client(server->local());
+  client.send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  std::string text;
+  EXPECT_TRUE(client.read(text, [](const std::string& t) { return t.find("data: 5\n\n") != std::string::npos; }));
+  EXPECT_THAT(text, StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_THAT(text, HasSubstr("Content-Type: text/event-stream\r\n"));
+  EXPECT_THAT(text, HasSubstr("\r\n\r\ndata: 1\n\ndata: 2\n\n"));
+  EXPECT_THAT(ask(*server, kGet), StartsWith("HTTP/1.1 200 ")) << "beside it others are served";
+  server.reset();
+  client.all();  // its end is the stream's
+}
+
+TEST(HttpServer, ABadCertificateIsAClearErrorAndChangesNothing) {
+  const auto refused =
+      HttpServer::start({"127.0.0.1", 0}, router(), {.certificate = HttpServer::Certificate{"no", "PEM"}});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().kind, ErrorKind::config);
+  EXPECT_THAT(refused.error().message, HasSubstr("stats.tls: the certificate or its key can't be used"));
+  const auto server = serve();
+  EXPECT_FALSE(server->use({"no", "PEM"}));
+  EXPECT_THAT(ask(*server, kGet), StartsWith("HTTP/1.1 200 "));
+}
+
 TEST(HttpServer, BeyondLoopbackItAsksForTheToken) {
   ASSERT_FALSE(HttpServer::start({"0.0.0.0", 0}, router(), {}));
   ASSERT_FALSE(HttpServer::start({"::", 0}, router(), {}));

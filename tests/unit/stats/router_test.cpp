@@ -46,6 +46,31 @@ TEST(Router, AnotherMethodIs405WithAllow) {
   }
 }
 
+TEST(Router, WhatChangesSomethingIsAPostForOperators) {
+  Router r = router();
+  r.post("/close", [](const HttpRequest& request) { return HttpResponse{.body = "closed " + request.body}; });
+  EXPECT_EQ(r.answer({"POST", "/close", "it"}).body, "closed it");
+  EXPECT_EQ(r.access("/close"), Router::Access::operators);
+  for (const char* method : {"GET", "HEAD", "PUT", "post"}) {
+    const auto response = r.answer({method, "/close", ""});
+    EXPECT_EQ(response.status, 405U) << method;
+    EXPECT_EQ(response.headers.at(0).second, "POST");
+  }
+}
+
+TEST(Router, AStreamGivesItsFirstEventAndThenTheNext) {
+  Router r = router();
+  int events = 0;
+  r.events("/events", [&events] { return "data: " + std::to_string(++events) + "\n\n"; });
+  const auto first = r.answer({"GET", "/events", ""});
+  EXPECT_TRUE(first.stream);
+  EXPECT_EQ(first.content_type, "text/event-stream");
+  EXPECT_EQ(first.body, "data: 1\n\n");
+  EXPECT_EQ(r.next_event("/events"), "data: 2\n\n");
+  EXPECT_EQ(r.next_event("/stats"), "");
+  EXPECT_EQ(r.access("/events"), Router::Access::with_token);
+}
+
 TEST(Router, AHandlerThatThrowsIsA500ThatTellsNothing) {
   const auto response = router().answer({"GET", "/broken", ""});
   EXPECT_EQ(response.status, 500U);
