@@ -145,9 +145,10 @@ std::string configure(const CommandLine& line, const JoinOptions& options, setup
   std::ifstream file(line.file, std::ios::binary);
   request.config.emplace(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
   request.config_from = line.file;
-  if (!loaded->tls.ca.empty() &&
-      fs::equivalent(fs::absolute(loaded->tls.ca).parent_path(), fs::absolute(line.file).parent_path(), error))
-    request.companions.emplace_back(loaded->tls.ca);
+  for (const std::string& companion : {loaded->tls.ca, loaded->stats.cert, loaded->stats.key})
+    if (!companion.empty() &&
+        fs::equivalent(fs::absolute(companion).parent_path(), fs::absolute(line.file).parent_path(), error))
+      request.companions.emplace_back(companion);
   return "";
 }
 

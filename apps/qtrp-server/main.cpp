@@ -131,7 +131,7 @@ std::string configure(const CommandLine& line, setup::ServiceRequest& request) {
     request.config.emplace(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
     request.config_from = source;
   }
-  for (const std::string& companion : {loaded->tls.cert, loaded->tls.key})
+  for (const std::string& companion : {loaded->tls.cert, loaded->tls.key, loaded->stats.cert, loaded->stats.key})
     if (!companion.empty() &&
         fs::equivalent(fs::absolute(companion).parent_path(), fs::absolute(source).parent_path(), error))
       request.companions.emplace_back(companion);

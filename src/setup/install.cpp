@@ -91,7 +91,8 @@ class Service {
       say_(fmt::format("left in place: {}, {} (--purge removes them)", config_file().string(), at(state).string()));
       return {};
     }
-    std::vector<fs::path> rest{config_file(), at(state), at(hidden)};
+    std::vector<fs::path> rest{config_file(), at(state), at(hidden), at("/var/log/" + program_),
+                               at("/var/log/private/" + program_)};
     if (request_.role == Role::server) {
       rest.push_back(at("/etc/qtrp/server.crt"));
       rest.push_back(at("/etc/qtrp/server.key"));

@@ -64,8 +64,11 @@ for role in server client; do
   [ "$(sed -n 's/^Uid:\t\([0-9]*\).*/\1/p' "$status")" -gt 60000 ] || fail "no dynamic user"
 done
 echo "ok: both services work, as dynamic users without capabilities"
-echo 'log: {level: debug}' >>/etc/qtrp/server.yaml
+echo 'log: {level: debug, access: /var/log/qtrp-server/access.log}' >>/etc/qtrp/server.yaml
 systemctl reload qtrp-server || fail "reload"
+curl --noproxy '*' -sf http://127.0.0.1:2222/page >/dev/null || fail "no page after the reload"
+for _ in $(seq 100); do grep -qs '{.*}' /var/log/qtrp-server/access.log && break; sleep 0.1; done
+grep -qs '{.*}' /var/log/qtrp-server/access.log || fail "no access log"
 echo 'nonsense: 1' >>/etc/qtrp/server.yaml
 if systemctl reload qtrp-server 2>/dev/null; then fail "a bad file was not told by reload"; fi
 qtrp-server reload -c /etc/qtrp/server.yaml 2>told.txt && fail "a bad file was not told"
