@@ -79,6 +79,7 @@ void Reloader<Config>::listen(Signals& signals, std::string_view role,
 template <typename Config>
 bool Reloader<Config>::handle(int what) {
   if (what == SIGHUP) {
+    if (source_.file.empty()) return false;  // the terminal was closed
     reload();
     return true;
   }

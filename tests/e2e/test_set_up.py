@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shlex
+import signal
 import stat
 import subprocess
 
@@ -106,6 +107,20 @@ def test_ways_to_give_the_string_that_leave_no_trace(world, lab, way):
         world.start("client", "sh", "-c", shlex.join([*command, "--join-file", "-"]) + " < string")
     for port in (first, first + 1):
         wait_until(lambda port=port: echo_works(port), f"port {port} to work", 20)
+
+
+def test_a_client_without_a_file_ends_with_its_terminal(world, lab):
+    """SIGHUP reads a file anew; where there is none it means what it means to other programs. The server, which has one, runs on."""
+    service, public = lab.echo(), lab.ports.take()
+    string = shlex.split(printed_command(world.init()))[-1]
+    world.serve()
+    process, log = world.start("client", "qtrp-client", "-p", f"{public}:{service.address}", "--join", string)
+    wait_until(lambda: echo_works(public), "the client", 20)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(20 * SLOW) == 0
+    assert "shutting down" in log.read_text()
+    lab.processes[0].send_signal(signal.SIGHUP)
+    wait_until(lambda: "reloaded " in (world.dir / "server.log").read_text(), "the server to reload")
 
 
 def test_a_pin_that_is_not_the_servers_is_refused(world, lab):

@@ -45,7 +45,8 @@ class Reloader {
   /// Lets `signals` wait for the control socket of this file as well; without a directory, or where it can't be made,
   /// only SIGHUP is left.
   void listen(Signals& signals, std::string_view role, const std::optional<std::filesystem::path>& directory);
-  /// Acts on what Signals::wait() gave; false if it is not about reloading.
+  /// Acts on what Signals::wait() gave; false if it is not about reloading. Without a file SIGHUP is not either: it
+  /// ends the daemon, as it ends other programs whose terminal is closed.
   bool handle(int what);
   /// Loads, checks and applies. Logs what came of it, and gives the same as text (see reload_done).
   std::string reload();

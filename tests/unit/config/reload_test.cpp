@@ -115,6 +115,7 @@ TEST(Reloader, WithoutAFileThereIsNothingToRead) {
     return {};
   });
   EXPECT_THAT(reloader.reload(), StartsWith("failed\n"));
+  EXPECT_FALSE(reloader.handle(SIGHUP));  // ends the daemon
 }
 
 }  // namespace
