@@ -5,8 +5,8 @@
 
 namespace qtrp {
 
-/// Sends `state` ("READY=1", "STOPPING=1") to the datagram socket that $NOTIFY_SOCKET names: a path, or "@" and a name of
-/// Linux's abstract space. Without that variable nothing is done; what cannot be sent is lost silently, since the
+/// Sends `state` ("READY=1", "STOPPING=1") to the datagram socket that $NOTIFY_SOCKET names: a path, or "@" and a name
+/// of Linux's abstract space. Without that variable nothing is done; what cannot be sent is lost silently, since the
 /// manager's own time-out tells of it.
 void notify_service_manager(std::string_view state);
 
