@@ -40,6 +40,10 @@ MUTANTS = [
      "static_cast<double>(newest.total - at(oldest).total) : seconds", "stats_test", "*Rate*"),
     ("a number beyond 64 bits becomes something else", "src/config/units.cpp", "if (error != std::errc{}) return std::nullopt;\n  return value;\n}\n\nstd::optional<double> parse_number",
      "if (error == std::errc::invalid_argument) return std::nullopt;\n  return value;\n}\n\nstd::optional<double> parse_number", "config_test", "*"),
+    ("IPv6 strangers counted by address", "src/io/endpoint.cpp", "  std::memset(&network.s6_addr[8], 0, 8);\n", "", "io_test", "Endpoint*"),
+    ("an unfinished record keeps a whole buffer", "src/tunnel/tunnel_session.cpp", "  if (!authenticated_ && in_.size > 0) {", "  if (false) {",
+     "tunnel_test", "*Record*"),
+    ("a read that stops at urgent data counts as drained", "src/io/socket.cpp", "!peer_closed_ && !urgent_", "!peer_closed_", "io_test", "*Urgent*"),
 ]
 
 

@@ -145,15 +145,17 @@ TEST_P(LoopTest, UrgentDataIsReadInItsPlaceAndHidesNothingBehindIt) {
   Recorder server;
   Fd peer;
   auto listener = Listener::listen(*loop, *Endpoint::from_literal("127.0.0.1", 0), [&](Fd fd, const Endpoint&) {
-    // All of it is here before the first look, so no further edge announces what stands behind the urgent byte.
-    ASSERT_EQ(::send(peer.get(), "before", 6, 0), 6);
-    ASSERT_EQ(::send(peer.get(), "!", 1, MSG_OOB), 1);
-    ASSERT_EQ(::send(peer.get(), "behind", 6, 0), 6);
     server.socket = std::make_unique<Socket>(*loop, std::move(fd), server);
     server.socket->await_readable();
     server.on_change = [&] {
       if (server.text.size() == 13) loop->stop();
     };
+    // Once it waits. All of it is announced by one edge, and no other one follows.
+    loop->after(milliseconds(20), [&] {
+      ASSERT_EQ(::send(peer.get(), "before", 6, 0), 6);
+      ASSERT_EQ(::send(peer.get(), "!", 1, MSG_OOB), 1);
+      ASSERT_EQ(::send(peer.get(), "behind", 6, 0), 6);
+    });
   });
   const Endpoint to = (*listener)->local();
   peer = Fd(::socket(AF_INET, SOCK_STREAM, 0));
