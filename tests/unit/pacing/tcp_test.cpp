@@ -125,7 +125,7 @@ TEST(TunnelPacing, PacerGrantsTheTargetAndGoesWithIt) {
   std::uint64_t most = 0;
   socklen_t size = sizeof most;
   ASSERT_EQ(getsockopt(pair.near, SOL_SOCKET, SO_MAX_PACING_RATE, &most, &size), 0);
-  EXPECT_NEAR(static_cast<double>(most), 11'000'000, 10);
+  EXPECT_NEAR(static_cast<double>(most), 10'150'000, 10);  // never 2 % above the target
   pacing.set_target(0, now);
   EXPECT_FALSE(pacing.paced_by_caller());
   ASSERT_EQ(getsockopt(pair.near, SOL_SOCKET, SO_MAX_PACING_RATE, &most, &size), 0);
