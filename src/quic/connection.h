@@ -221,6 +221,7 @@ class Connection final : public session::Session {
 
   Arena outgoing_, incoming_;
   std::unordered_map<std::int64_t, Stream> streams_;
+  std::uint64_t grown_ = 0;                                          // bytes by which their windows have grown
   std::deque<std::int64_t> fresh_, bulk_;                            // whose turn it is to send: newly ready ones first
   std::size_t front_sent_ = 0;                                       // of the front's turn
   std::vector<std::pair<std::int64_t, std::uint64_t>> late_resets_;  // found while a packet is being filled

@@ -25,12 +25,15 @@ Connection::Stream* Connection::find(std::int64_t id) {
 Connection::Stream& Connection::add_stream(std::int64_t id) {
   Stream& stream = streams_[id];
   stream.id = id;
+  stream.window = setup_.options->stream_window;
+  stream.since = now_;
   return stream;
 }
 
 void Connection::forget(Stream& stream) {
   if (stream.unmoved > 0) ngtcp2_conn_extend_max_offset(conn_, stream.unmoved);
   stream.out.clear(outgoing_);
+  grown_ -= stream.window - setup_.options->stream_window;
   streams_.erase(stream.id);
 }
 
@@ -110,21 +113,22 @@ void Connection::moved(session::StreamId id, std::size_t n) {
 }
 
 /// The window doubles while the peer uses half of it within a few round trips: on a lossy path that takes more than the
-/// two that ngtcp2's own tuning allows, since everything behind a lost packet waits.
+/// two that ngtcp2's own tuning allows, since everything behind a lost packet waits. Grown windows leave half of what
+/// the connection may buffer to others: a stream whose reader stops keeps its window full.
 void Connection::grow_window(Stream& stream, std::uint64_t credit) {
   ngtcp2_conn_info info;
   ngtcp2_conn_get_conn_info(conn_, &info);
-  if (stream.window == 0) {
-    stream.window = setup_.options->stream_window;
-    stream.since = now_;
-  }
   stream.moved += credit;
   if (stream.moved < stream.window / 2) return;
   const auto round_trip = std::chrono::nanoseconds(static_cast<std::int64_t>(info.smoothed_rtt));
-  if (now_ - stream.since < kRoundTripsToGrow * round_trip && stream.window < setup_.options->max_stream_window) {
-    const std::uint64_t more = std::min(stream.window, setup_.options->max_stream_window - stream.window);
+  const std::uint64_t most = setup_.options->max_buffered / 2;
+  if (now_ - stream.since < kRoundTripsToGrow * round_trip && stream.window < setup_.options->max_stream_window &&
+      grown_ < most) {
+    const std::uint64_t more =
+        std::min({stream.window, setup_.options->max_stream_window - stream.window, most - grown_});
     ngtcp2_conn_extend_max_stream_offset(conn_, stream.id, more);
     stream.window += more;
+    grown_ += more;
   }
   stream.moved = 0;
   stream.since = now_;

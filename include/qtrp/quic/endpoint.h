@@ -40,11 +40,12 @@ struct Options {
   Duration idle_timeout = std::chrono::seconds(30);  ///< silence after which the session is lost
   Duration keepalive = std::chrono::seconds(10);     ///< client: a PING after so much silence
   Duration handshake_timeout = std::chrono::seconds(10);
-  std::uint64_t stream_window = 1 << 20;       ///< bytes the peer may send on a new stream; grows with the link
-  std::uint64_t max_stream_window = 64 << 20;  ///< ... up to this
-  std::uint64_t max_buffered = 64 << 20;       ///< bytes received and not yet moved(), all streams of a session
-  std::uint64_t max_streams = 65536;  ///< streams the peer may have open at once (the server grants a visitor 128)
-  int socket_buffer = 8 << 20;        ///< SO_RCVBUF and SO_SNDBUF of the UDP socket, bytes
+  std::uint64_t stream_window = 256 << 10;  ///< bytes the peer may send on a new stream; grows with the link
+  std::uint64_t max_stream_window =
+      64 << 20;                           ///< ... up to this, while all have grown by less than half of max_buffered
+  std::uint64_t max_buffered = 64 << 20;  ///< bytes received and not yet moved(), all streams of a session
+  std::uint64_t max_streams = 65536;      ///< streams the peer may have open at once (the server grants a visitor 128)
+  int socket_buffer = 8 << 20;            ///< SO_RCVBUF and SO_SNDBUF of the UDP socket, bytes
 };
 
 /// What a visitor finds who speaks HTTP/3 but not our protocol.

@@ -130,6 +130,20 @@ TEST(Connection, AStalledStreamHoldsItsWindowAndNobodyElse) {
   EXPECT_EQ(t.client.streams[*a].bytes, 10u << 20);
 }
 
+TEST(Connection, StalledStreamsWithGrownWindowsLeaveRoomForOthers) {
+  Tunnel t({.delay = 1ms});
+  ASSERT_TRUE(t.start());
+  std::deque<PatternSource> stalled;
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(t.server.connection->open(stalled.emplace_back(1, 1ull << 40), nullptr));
+  t.run_for(100ms);  // taken as they come: windows grow
+  t.client.auto_moved = false;
+  t.run_for(2s);
+  PatternSource other(2, 100'000);
+  auto id = t.server.connection->open(other, nullptr);
+  ASSERT_TRUE(id);
+  EXPECT_TRUE(t.run_until([&] { return t.client.streams[*id].finished; }, 5s));
+}
+
 TEST(Connection, TheStreamWindowGrowsWithTheLink) {
   Options client;
   client.stream_window = 64 << 10;
