@@ -67,8 +67,8 @@ def test_ten_thousand_half_open_handshakes_do_not_stop_a_real_client(lab, cipher
         user.sendall(b"as if nothing were")
         assert receive_exactly(user, 18) == b"as if nothing were"
         server.wait_log(r"have not authenticated; the oldest are dropped")
-        # 1024 for each worker, of some 60 KiB at most (TLS).
-        assert server.resident_kb() < memory + 200_000 * SLOW
+        # 1024 for each worker, of 100 KiB or so while OpenSSL shakes hands, and some that are on their way out.
+        assert server.resident_kb() < memory + 300_000 * SLOW
         assert server.stats()["active_clients"] == 2
     finally:
         enough.set()
