@@ -165,7 +165,10 @@ class Daemon:
         self.process.send_signal(number)
 
     def freeze(self):
+        """Stopped, every thread, when it returns: the signal alone only asks for it."""
         self.signal(signal.SIGSTOP)
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
+        wait_until(lambda: all(t.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "T" for t in tasks.iterdir()), "it to stop")
 
     def thaw(self):
         self.signal(signal.SIGCONT)
