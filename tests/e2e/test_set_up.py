@@ -104,7 +104,7 @@ def test_ways_to_give_the_string_that_leave_no_trace(world, lab, way):
     elif way == "file":
         world.start("client", *command, "--join-file", "string")
     else:
-        world.start("client", "sh", "-c", shlex.join([*command, "--join-file", "-"]) + " < string")
+        world.start("client", "sh", "-c", "exec " + shlex.join([*command, "--join-file", "-"]) + " < string")
     for port in (first, first + 1):
         wait_until(lambda port=port: echo_works(port), f"port {port} to work", 20)
 
