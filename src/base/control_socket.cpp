@@ -15,27 +15,13 @@
 #include <cstring>
 #include <utility>
 
+#include "qtrp/base/file.h"
+
 namespace qtrp {
 namespace {
 
 constexpr std::size_t kMostRequest = 4096;
 constexpr auto kPatience = std::chrono::seconds(1);  // with a caller
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 sockaddr_un address_in(int directory, const std::string& name) {
   sockaddr_un address{};

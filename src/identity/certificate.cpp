@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "identity/state_file.h"
+#include "qtrp/base/file.h"
 #include "qtrp/base/file_mode.h"
 #include "qtrp/base/log.h"
 #include "qtrp/identity/identity.h"

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "identity/state_file.h"
+#include "qtrp/base/file.h"
 #include "qtrp/base/log.h"
 #include "qtrp/identity/identity.h"
 

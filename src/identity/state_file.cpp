@@ -1,9 +1,8 @@
-// Reads and makes the files of the state directory.
+// Makes the files of the state directory.
 #include "identity/state_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sodium.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,36 +10,11 @@
 #include <cstdio>
 
 #include "qtrp/base/bytes.h"
+#include "qtrp/base/file.h"
 #include "qtrp/identity/identity.h"
 
 namespace qtrp::identity {
 namespace {
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
-
-Result<void> write_all(int fd, std::string_view content, const std::string& name) {
-  while (!content.empty()) {
-    const ssize_t written = ::write(fd, content.data(), content.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return fail_errno("writing " + name, errno);
-    content.remove_prefix(static_cast<std::size_t>(written));
-  }
-  if (::fsync(fd) != 0) return fail_errno("fsync of " + name, errno);
-  return {};
-}
 
 /// Like rename(2), but an existing `to` is left alone and errno is EEXIST.
 int rename_to_new(const char* from, const char* to) {
@@ -53,29 +27,6 @@ int rename_to_new(const char* from, const char* to) {
 
 }  // namespace
 
-Result<std::optional<std::string>> read_file(const std::filesystem::path& path, std::size_t limit) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-  if (!file) {
-    if (errno == ENOENT) return std::optional<std::string>();
-    return fail_errno("opening " + path.string(), errno);
-  }
-  std::string content;
-  char piece[4096];
-  for (;;) {
-    const ssize_t got = ::read(file.get(), piece, sizeof piece);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return fail_errno("reading " + path.string(), errno);
-    if (got == 0) break;
-    content.append(piece, static_cast<std::size_t>(got));
-    if (content.size() > limit) {
-      return fail(ErrorKind::config,
-                  fmt::format("{} is longer than {} bytes, the most that is read", path.string(), limit));
-    }
-  }
-  sodium_memzero(piece, sizeof piece);
-  return std::optional<std::string>(std::move(content));
-}
-
 Result<bool> create_file(const std::filesystem::path& path, std::string_view content) {
   std::array<std::byte, 8> suffix;
   random_bytes(suffix);
@@ -87,7 +38,7 @@ Result<bool> create_file(const std::filesystem::path& path, std::string_view con
     // The umask may have taken the owner's bits as well.
     Result<void> written;
     if (::fchmod(file.get(), 0600) != 0) written = fail_errno("chmod of " + temporary.string(), errno);
-    if (written) written = write_all(file.get(), content, temporary.string());
+    if (written) written = write_and_sync(file.get(), content, temporary.string());
     if (!written) {
       ::unlink(temporary.c_str());
       return std::unexpected(std::move(written.error()));

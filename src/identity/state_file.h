@@ -1,17 +1,12 @@
-// Small secret files of the state directory: read whole, and made once, atomically, never over another process's.
+// Small secret files of the state directory: made once, atomically, never over another process's. base has reading.
 #pragma once
 
 #include <filesystem>
-#include <optional>
-#include <string>
 #include <string_view>
 
 #include "qtrp/base/error.h"
 
 namespace qtrp::identity {
-
-/// The file's content; nothing if there is no such file; an error if it cannot be read or is longer than `limit` bytes.
-Result<std::optional<std::string>> read_file(const std::filesystem::path& path, std::size_t limit);
 
 /// Makes `path` with mode 0600 and this content: a temporary file, fsync, rename. False if a file of that name was
 /// there already (it stays as it is).

@@ -8,59 +8,26 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <limits>
 
+#include "qtrp/base/file.h"
 #include "qtrp/identity/identity.h"
 
 namespace qtrp::setup {
 namespace {
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
 
 Result<void> fill(int fd, std::string_view content, mode_t mode, gid_t group, const std::string& name) {
   // The group before the mode: chown(2) may clear bits of it.
   if (group != static_cast<gid_t>(-1) && ::fchown(fd, static_cast<uid_t>(-1), group) != 0)
     return fail_errno("giving the group to " + name, errno);
   if (::fchmod(fd, mode) != 0) return fail_errno("chmod of " + name, errno);
-  while (!content.empty()) {
-    const ssize_t written = ::write(fd, content.data(), content.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return fail_errno("writing " + name, errno);
-    content.remove_prefix(static_cast<std::size_t>(written));
-  }
-  if (::fsync(fd) != 0) return fail_errno("fsync of " + name, errno);
-  return {};
+  return write_and_sync(fd, content, name);
 }
 
 }  // namespace
 
 Result<std::optional<std::string>> read_whole(const std::filesystem::path& file) {
-  const Descriptor from(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-  if (!from) {
-    if (errno == ENOENT) return std::optional<std::string>();
-    return fail_errno("opening " + file.string(), errno);
-  }
-  std::string content;
-  std::array<char, 65536> piece;
-  for (;;) {
-    const ssize_t got = ::read(from.get(), piece.data(), piece.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return fail_errno("reading " + file.string(), errno);
-    if (got == 0) return std::optional<std::string>(std::move(content));
-    content.append(piece.data(), static_cast<std::size_t>(got));
-  }
+  return read_file(file, std::numeric_limits<std::size_t>::max());
 }
 
 Result<void> write_whole(const std::filesystem::path& file, std::string_view content, mode_t mode, gid_t group) {
