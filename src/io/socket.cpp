@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -113,6 +114,13 @@ bool Socket::at_urgent_data() const {
 bool Socket::drained() {
   readable_ = at_urgent_data();
   return !readable_;
+}
+
+bool Socket::wants_more() {
+  pollfd asked{.fd = fd_.get(), .events = POLLOUT, .revents = 0};
+  // A poll that says no also asks the kernel for the edge that await_writable() waits for.
+  if (::poll(&asked, 1, 0) == 0) writable_ = false;
+  return writable_;
 }
 
 void Socket::await_readable() {

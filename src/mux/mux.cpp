@@ -306,9 +306,9 @@ std::optional<session::Event> Mux::next_event() {
   return state_->next_event();
 }
 
-std::size_t Mux::produce(MutableBytes out, TimePoint now) {
+std::size_t Mux::produce(MutableBytes out, TimePoint now, bool fresh_only) {
   state_->now = now;
-  const std::size_t n = state_->produce(out);
+  const std::size_t n = state_->produce(out, fresh_only);
   if (n > 0) state_->spoke = now;
   return n;
 }

@@ -58,9 +58,15 @@ void Scheduler::remove(Stream& stream) {
   --count_;
 }
 
-Stream* Scheduler::pick() {
+void Scheduler::defer(Stream& stream) {
+  if (stream.queue == Queue::none) return;
+  (stream.queue == Queue::fresh ? fresh_ : turns_).remove(stream);
+  next_round(stream);
+}
+
+Stream* Scheduler::pick(bool fresh_only) {
   for (;;) {
-    TurnList& list = fresh_.head() != nullptr ? fresh_ : turns_;
+    TurnList& list = fresh_.head() != nullptr || fresh_only ? fresh_ : turns_;
     Stream* stream = list.head();
     if (stream == nullptr) return nullptr;
     if (&list == &turns_ && stream->round != round_) round_ = stream->round;

@@ -31,7 +31,11 @@ class Scheduler {
   void remove(Stream& stream);
   /// The stream whose turn it is, with deficit > 0 for what it may send now; nullptr: nobody. Stays the same until
   /// charge, add or remove.
-  Stream* pick();
+  /// With `fresh_only` those that were not idle before are passed over.
+  Stream* pick(bool fresh_only = false);
+  /// The stream whose turn it is has more to say than a keystroke: it waits for its next turn among those that were not
+  /// idle.
+  void defer(Stream& stream);
   /// The stream sent `bytes` of its turn.
   void charge(Stream& stream, std::size_t bytes) { stream.deficit -= static_cast<std::int32_t>(bytes); }
   /// A stream that was just opened counts as one that was idle.

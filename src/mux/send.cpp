@@ -9,6 +9,7 @@ using session::Produced;
 
 namespace {
 
+constexpr std::size_t kKeystroke = 2048;         // bytes of a stream that may go in front of what waits
 constexpr std::uint32_t kLeastPeerFrame = 4096;  // a peer that says less in its preface gets this much all the same
 
 }  // namespace
@@ -160,15 +161,16 @@ void Mux::State::settle(Stream& stream, Produced::Status status, session::ResetC
   }
 }
 
-std::size_t Mux::State::produce(MutableBytes out) {
+std::size_t Mux::State::produce(MutableBytes out, bool fresh_only) {
   std::size_t used = write_control(out);
   if (closed || owes()) return used;  // what is owed goes first
   const std::size_t frame_limit = std::min<std::size_t>(options.max_frame, peer_frame());
-  while (Stream* stream = scheduler.pick()) {
+  while (Stream* stream = scheduler.pick(fresh_only)) {
     std::size_t most = most_payload(*stream, frame_limit);
     const std::size_t header = codec.data_header(std::min(most, out.size() - used));
     if (out.size() - used <= header) break;
     most = std::min(most, out.size() - used - header);
+    if (fresh_only) most = std::min(most, kKeystroke);
     std::byte* const at = out.data() + used;
     const Produced produced = stream->source->produce({at + header, most});
     const bool end = produced.status == Produced::Status::end;
@@ -182,6 +184,7 @@ std::size_t Mux::State::produce(MutableBytes out) {
     auto status = produced.status;
     if (status == Produced::Status::more && produced.n == 0) status = Produced::Status::would_block;
     settle(*stream, status, produced.code);
+    if (fresh_only && status == Produced::Status::more) scheduler.defer(*stream);
     if (end) owe(*stream, kOweFinish);
     if (control.head() != nullptr) {  // a FIN right behind its data, a reset
       used += write_control(out.subspan(used));

@@ -82,7 +82,7 @@ struct Mux::State {
   Stream* known(std::uint32_t id);  ///< the stream, or nullptr after fail() for an id that was never used
 
   // Sending (send.cpp).
-  std::size_t produce(MutableBytes out);
+  std::size_t produce(MutableBytes out, bool fresh_only);
   std::size_t write_control(MutableBytes out);
   bool write_session_frames(MutableBytes out, std::size_t& used);
   bool write_owed(Stream& stream, MutableBytes out, std::size_t& used);

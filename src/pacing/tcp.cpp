@@ -1,5 +1,6 @@
 #include "qtrp/pacing/tcp.h"
 
+#include <linux/inet_diag.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -257,6 +258,7 @@ void TunnelPacing::choose(TimePoint now) {
   if (!kernel_paces && !keep && selected_congestion(fd_) != control_.base_) select(control_.base_);
   brutal_ = wanted;
   pacing_ = wanted == TcpMechanism::pacer;
+  bbr_ = !kernel_paces && selected_congestion(fd_) == "bbr";
   tune_pacer(now);
 }
 
@@ -310,7 +312,9 @@ const TcpSample& TunnelPacing::sample(TimePoint now) {
       sample_.rate_bps = figures->bytes_per_second * 8;
     }
   }
+  mss_ = std::max<std::uint32_t>(info.tcpi_snd_mss, 536);
   sampled_ = now;
+  foresee_pause(now);
   grow_send_buffer();
   set_unsent_limit();
   if (pacing_) tune_pacer(now);
@@ -341,6 +345,25 @@ void TunnelPacing::grow_send_buffer() {
   if (setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &value, sizeof value) == 0) send_buffer_ = wanted;
 }
 
+void TunnelPacing::foresee_pause(TimePoint now) {
+  // Four packets each round trip: on a short way that is no pause.
+  constexpr Duration kLong = std::chrono::milliseconds(5);
+  if (!bbr_ || sample_.min_rtt < kLong) {
+    probe_ = {};
+    return;
+  }
+  tcp_bbr_info bbr{};
+  socklen_t size = sizeof bbr;
+  if (getsockopt(fd_, IPPROTO_TCP, TCP_CC_INFO, &bbr, &size) == 0 && size == sizeof bbr)
+    probe_.sample(now, bbr.bbr_min_rtt, bbr.bbr_cwnd_gain);
+}
+
+std::size_t TunnelPacing::batch() const {
+  constexpr std::uint32_t kLeast = 8U << 10U;
+  if (!pause_near()) return std::max(kLeast, unsent_limit_ / 2);
+  return std::size_t{mss_} * (probe_.pausing() ? 2 : 4);  // BBR keeps four packets in flight in its pause
+}
+
 // So much may wait in the kernel unsent that it doesn't run dry while the process waits for a processor, and no queue
 // that a keystroke would notice. Brutal makes up for a dry moment; BBR takes it for the end of demand and, when it
 // happens too often, never leaves its start-up.
@@ -349,9 +372,11 @@ void TunnelPacing::set_unsent_limit() {
   const std::uint64_t rate = kernel_brutal ? target_bps_ : std::max(sample_.rate_bps, sample_.delivery_rate_bps);
   // In its start-up BBR paces at nearly three times what is delivered.
   const bool starting = !kernel_brutal && sample_.rate_bps > sample_.delivery_rate_bps * 3 / 2;
-  const std::uint64_t per_second = starting ? 100 : kernel_brutal ? 200 : 250;  // 10 ms, 5 ms, 4 ms
+  const std::uint64_t per_second = starting ? 100 : kernel_brutal ? 400 : 250;  // 10 ms, 2.5 ms, 4 ms
   std::uint64_t wanted = 128U << 10U;
-  if (rate != 0) wanted = std::clamp<std::uint64_t>(rate / 8 / per_second, 32U << 10U, 2U << 20U);
+  rate_settled_ = rate != 0 && !starting;
+  if (rate != 0) wanted = std::clamp<std::uint64_t>(rate / 8 / per_second, 16U << 10U, 2U << 20U);
+  if (probe_.near(sampled_)) wanted = kNothing;
   // Only changes that matter, so that a steady tunnel costs no system call.
   if (unsent_limit_ != 0 && wanted < unsent_limit_ * 2ULL && wanted * 2 > unsent_limit_) return;
   unsent_limit_ = static_cast<std::uint32_t>(wanted);

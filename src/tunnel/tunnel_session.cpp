@@ -16,6 +16,8 @@ constexpr std::size_t kReadsPerTurn = 4;  // then others have their turn
 constexpr unsigned kBulkReads = 4;        // short reads in hope of another large body before the long ones come back
 constexpr std::size_t kLeastBatch =
     16 << 10;  // bytes framed at a time on a slow link: what a keystroke may have to wait behind
+constexpr std::size_t kBulkWrite =
+    2048;  // bytes from which on a write is worth asking whether there is room for another
 constexpr std::size_t kMostBatch = io::BufferPool::kLarge;
 constexpr auto kLinger = std::chrono::seconds(1);  // for the last bytes after close()
 
@@ -275,12 +277,17 @@ void TunnelSession::flush() {
   if (!socket_.open()) return;
   sample_socket();
   for (std::size_t rounds = 0;; ++rounds) {
+    const bool bulk = wire_.size() >= kBulkWrite;
     if (!write_wire()) return;
+    const bool keeps_short = !closing_ && pacing_ && pacing_->keeps_short();
+    if (bulk && keeps_short && !socket_.wants_more()) socket_.await_writable();
     if (rounds == kReadsPerTurn) {  // others have their turn
       want_flush();
       return;
     }
-    if (!fill_wire()) break;
+    // While enough stands unsent no more of a download is put behind it; a keystroke is, since it would only wait here.
+    const bool hold = keeps_short && hold_bulk();
+    if (!fill_wire(hold || (keeps_short && !socket_.writable()))) break;
   }
   out_.release();
   send_pipe_.reset();
@@ -293,9 +300,15 @@ void TunnelSession::flush() {
 
 // What the socket tells steers the mux's windows, the send buffer and the pacer. Only while there is something to send.
 void TunnelSession::sample_socket() {
-  if (!pacing_ || loop_.now() - sampled_ < pacing::TunnelPacing::kSampleInterval) return;
-  sampled_ = loop_.now();
-  mux_.set_rtt(pacing_->sample(sampled_).rtt);
+  if (!pacing_ || !pacing_->sample_due(loop_.now())) return;
+  mux_.set_rtt(pacing_->sample(loop_.now()).rtt);
+}
+
+// Before BBR's pause, unless nobody but one download would notice it.
+bool TunnelSession::hold_bulk() {
+  if (mux_.counters().streams <= 2 || !pacing_->pause_imminent(loop_.now())) return false;
+  pace_timer_.start(pacing::ProbeRtt::kClose, [this] { flush(); });
+  return true;
 }
 
 bool TunnelSession::wait_for_pacer() {
@@ -333,7 +346,7 @@ bool TunnelSession::write_wire() {
   return true;
 }
 
-bool TunnelSession::fill_wire() {
+bool TunnelSession::fill_wire(bool fresh_only) {
   if (const Bytes output = layer_->output(); !output.empty()) {
     hello_.assign(output.begin(), output.end());
     layer_->clear_output();
@@ -342,11 +355,13 @@ bool TunnelSession::fill_wire() {
   }
   if (!layer_->established() || closing_ || wait_for_pacer()) return false;
   const bool paced = pacing_ && pacing_->paced_by_caller();
-  if (preface_sent_ && splices() && !paced && fill_bulk()) return true;  // a paced tunnel sends smaller pieces
+  const bool short_queue = paced || (pacing_ && pacing_->keeps_short());
+  if (preface_sent_ && splices() && !short_queue && fill_bulk()) return true;  // smaller pieces are copied
   if (!out_) out_ = loop_.pool().large();
   const crypto::Rooms rooms = layer_->rooms();
   const std::size_t overhead = rooms.head + rooms.tail;
   std::size_t most = batch_;
+  if (short_queue) most = std::min(most, pacing_->batch());
   if (paced) most = std::min(most, std::size_t{pacing_->allowance(Clock::now())});
   const std::size_t limit = std::min(out_.capacity(), std::max(most, overhead + 64));
   std::size_t used = 0;
@@ -359,7 +374,7 @@ bool TunnelSession::fill_wire() {
       std::memcpy(plain.data(), our_preface_.data(), our_preface_.size());
       n = our_preface_.size();
     } else {
-      n = mux_.produce(plain, loop_.now());
+      n = mux_.produce(plain, loop_.now(), fresh_only);
     }
     if (n == 0) break;
     auto sealed = layer_->seal(MutableBytes(out_.data() + used, n + overhead));

@@ -79,6 +79,12 @@ class Socket final : private Watcher {
   /// Somebody who spliced from fd() directly was told it would block. False if it only stopped at urgent data, which
   /// has to be read.
   bool drained();
+  /// Whether the kernel would call the socket writable: true while less than half of TCP_NOTSENT_LOWAT waits unsent.
+  /// write() takes more than that, since it fills the last packet buffer up to 64 KB whatever the limit. After false
+  /// await_writable() waits.
+  bool wants_more();
+  /// False since a write or wants_more() found no room, until the kernel tells of some.
+  bool writable() const { return writable_; }
 
   void shutdown_write();  ///< FIN
   void abort();           ///< closes with RST

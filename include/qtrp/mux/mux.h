@@ -92,7 +92,9 @@ class Mux {
 
   /// Writes frames into `out`: first what the protocol owes (window updates, resets, pings), then the streams' turns.
   /// Returns the bytes written; 0: nothing to send or `out` too small for a header and a byte. Calls Source::produce().
-  std::size_t produce(MutableBytes out, TimePoint now);
+  /// With `fresh_only` of the streams only those that were idle before, and 2 KiB of each: a keystroke, but no more of
+  /// a download.
+  std::size_t produce(MutableBytes out, TimePoint now, bool fresh_only = false);
   /// Only what the protocol owes, no stream's bytes.
   std::size_t produce_owed(MutableBytes out, TimePoint now);
   /// True if produce() may have something to write.

@@ -3,6 +3,7 @@
 // TunnelPacing is one tunnel socket's share of it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "qtrp/base/error.h"
 #include "qtrp/base/time.h"
 #include "qtrp/pacing/ack_rate.h"
+#include "qtrp/pacing/probe_rtt.h"
 #include "qtrp/pacing/token_bucket.h"
 
 namespace qtrp::pacing {
@@ -95,6 +97,10 @@ class TunnelPacing {
   explicit TunnelPacing(TcpControl& control) : control_(control), bucket_(0, kBurst, kMinimumBurst) {}
 
   static constexpr Duration kSampleInterval = std::chrono::milliseconds(100);
+  /// Whether it is time for sample().
+  bool sample_due(TimePoint now) const {
+    return now - sampled_ >= (probe_.near(now) ? ProbeRtt::kClose : kSampleInterval);
+  }
 
   /// Takes on a connected socket: chooses the controller, sets TCP_NOTSENT_LOWAT. `fd` stays the caller's and must stay
   /// open.
@@ -111,8 +117,19 @@ class TunnelPacing {
   TimePoint next_time(TimePoint now);
   void sent(std::uint64_t bytes, TimePoint now);
 
-  /// Reads TCP_INFO and lets the send buffer, the unsent limit and the pacer follow it. Call every kSampleInterval
-  /// while there is traffic, and before statistics are shown.
+  /// True on links where milliseconds of data are less than what the kernel takes beyond the unsent limit (64 KB): ask
+  /// Socket::wants_more() after each write, and write no more than batch() at a time.
+  bool keeps_short() const { return rate_settled_ && unsent_limit_ < kLargeUnsent; }
+  /// Bytes that a keystroke may find in front of it: half the unsent limit; four packets when BBR is about to pause.
+  std::size_t batch() const;
+
+  /// BBR is about to pause: nothing but keystrokes for now, ask again every ProbeRtt::kClose.
+  bool pause_imminent(TimePoint now) const {
+    return bbr_ && probe_.imminent(now, std::min<Duration>(sample_.rtt, kMostLead));
+  }
+
+  /// Reads TCP_INFO and lets the send buffer, the unsent limit and the pacer follow it. Call while there is traffic,
+  /// when sample_due(), and before statistics are shown.
   const TcpSample& sample(TimePoint now);
   const TcpSample& last_sample() const { return sample_; }
   /// "brutal (bpf)", "brutal (module)", "brutal (pacer over bbr)", "bbr".
@@ -123,12 +140,17 @@ class TunnelPacing {
   // link as a burst.
   static constexpr Duration kBurst = std::chrono::milliseconds(15);
   static constexpr std::uint64_t kMinimumBurst = 4096;
+  static constexpr Duration kMostLead = std::chrono::milliseconds(100);
+  static constexpr std::uint32_t kNothing = 1;  // as an unsent limit: the socket is writable when all was sent
+  static constexpr std::uint32_t kLargeUnsent = 256U << 10U;  // 4 ms of 500 Mbit/s
 
   void choose(TimePoint now);
   bool select(const std::string& congestion);
   void tune_pacer(TimePoint now);
   void grow_send_buffer();
   void set_unsent_limit();
+  void foresee_pause(TimePoint now);
+  bool pause_near() const { return unsent_limit_ == kNothing; }
 
   TcpControl& control_;
   int fd_ = -1;
@@ -138,11 +160,15 @@ class TunnelPacing {
   bool closed_to_bpf_ = false;  // the kernel refused our controller once on this socket
   TokenBucket bucket_;
   AckRate acks_;
+  ProbeRtt probe_;
+  bool bbr_ = false;  // the kernel's runs on this socket
+  std::uint32_t mss_ = 1448;
   TcpSample sample_;
   TimePoint sampled_{};
   std::uint64_t delivered_packets_ = 0;
   std::uint64_t send_buffer_ = 0;  // forced, or 0 while the kernel tunes it
   std::uint32_t unsent_limit_ = 0;
+  bool rate_settled_ = false;  // known, and BBR has left its start-up
 };
 
 }  // namespace qtrp::pacing

@@ -68,13 +68,14 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   bool fill_bulk();
   io::IoResult write_pipe();
   Spliced splice_body();
-  bool write_wire();  // true once nothing is left to write
-  bool fill_wire();   // false when there is nothing to send
+  bool write_wire();                // true once nothing is left to write
+  bool fill_wire(bool fresh_only);  // false when there is nothing to send
   void want_flush() { loop_.at_turn_end(flush_); }
   void fail_session(Error error);
   void wind_down();
   void after_input();
   void arm_mux_timer();
+  bool hold_bulk();
   bool wait_for_pacer();  // true when the pacer lets nothing leave now; it flushes later
   void sample_socket();
 
@@ -109,7 +110,6 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   bool input_paused_ = false;
   bool heard_ = false;
   std::uint64_t wire_in_ = 0, wire_out_ = 0;
-  TimePoint sampled_{};
 };
 
 }  // namespace qtrp::tunnel

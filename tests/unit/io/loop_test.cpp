@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -256,6 +257,48 @@ TEST_P(LoopTest, TellsAResetFromAnEnd) {
   std::byte buffer[16];
   const IoResult r = idle.socket->read(buffer);
   EXPECT_EQ(r.status, IoResult::Status::error);
+}
+
+// Writes until the kernel says that enough stands unsent, which is long before write() would block; then the reader
+// makes room, and the edge comes.
+TEST_P(LoopTest, AWriterThatKeepsTheQueueShortIsToldWhenItIs) {
+  auto [near, far] = qtrp::test::tcp_pair();
+  const int lowat = 8192, small = 16384;
+  ASSERT_EQ(::setsockopt(far.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+  ASSERT_EQ(::setsockopt(near.get(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof lowat), 0);
+  struct Writer final : SocketListener {
+    void on_readable() override {}
+    void on_writable() override {
+      if (told) told();
+    }
+    std::unique_ptr<Socket> socket;
+    std::function<void()> told;
+  } writer;
+  writer.socket = std::make_unique<Socket>(*loop, std::move(near), writer);
+  const std::vector<std::byte> piece(4096);
+  bool blocked = false;
+  for (int i = 0; i < 1000 && writer.socket->wants_more() && !blocked; ++i) blocked = !writer.socket->write(piece).ok();
+  EXPECT_FALSE(blocked);
+  EXPECT_FALSE(writer.socket->writable());
+  bool told = false;
+  writer.told = [&] {
+    told = true;
+    EXPECT_TRUE(writer.socket->wants_more());
+    loop->stop();
+  };
+  writer.socket->await_writable();
+  std::function<void()> read_on = [&, fd = far.get()] {  // the window opens in steps
+    std::vector<std::byte> into(1 << 20);
+    while (::recv(fd, into.data(), into.size(), MSG_DONTWAIT) > 0) {
+    }
+    loop->after(milliseconds(2), [&] { read_on(); });
+  };
+  loop->after(milliseconds(1), [&] {
+    EXPECT_FALSE(told);
+    read_on();
+  });
+  run();
+  EXPECT_TRUE(told);
 }
 
 TEST_P(LoopTest, TriesTheNextAddressAndSaysWhyAllFailed) {

@@ -66,6 +66,40 @@ TEST(Fairness, AMessageOnAnIdleStreamGoesBeforeDownloads) {
   }
 }
 
+TEST(Fairness, FreshOnlyGivesKeystrokesAndNothingOfADownload) {
+  Pair pair(Protocol::smux2, true);
+  pair.server.check = false;
+  const auto quiet = pair.client.open(100, 1, false);
+  const auto download = pair.client.open(kEndless);
+  ASSERT_NO_FATAL_FAILURE(carry(pair, 20, 16384));  // the download is no newcomer any more
+  pair.server.drain();
+  const auto fresh = [&] {
+    std::vector<std::byte> out(65536);
+    out.resize(pair.client.mux.produce(out, pair.client.now, true));
+    return out;
+  };
+  EXPECT_TRUE(fresh().empty());
+  auto& source = *pair.client.streams[quiet].source;
+  source.available = source.size_ = source.size_ + 100;
+  pair.client.mux.ready(quiet);
+  auto out = fresh();
+  ASSERT_EQ(out.size(), 8U + 100U);
+  EXPECT_EQ(first_stream(out), quiet);
+  pair.server.deliver(out);
+  // One that was idle and has much to say gets 2 KiB in, and then stands in line with the download.
+  source.size_ = source.available = kEndless;
+  ASSERT_NO_FATAL_FAILURE(carry(pair, 100, 16384));
+  pair.client.mux.ready(quiet);
+  out = fresh();
+  EXPECT_LE(out.size(), 8U + 2048U);
+  pair.server.deliver(out);
+  EXPECT_TRUE(fresh().empty());
+  const auto before = pair.server.streams[quiet].received, others = pair.server.streams[download].received;
+  ASSERT_NO_FATAL_FAILURE(carry(pair, 200, 16384));
+  const double one = static_cast<double>(pair.server.streams[quiet].received - before);
+  EXPECT_NEAR(one / static_cast<double>(pair.server.streams[download].received - others), 1, 0.4);
+}
+
 TEST(Fairness, ManyChattyStreamsCannotStarveADownload) {
   Pair pair(Protocol::smux2, true);
   pair.server.check = false;

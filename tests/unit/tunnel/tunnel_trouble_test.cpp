@@ -237,11 +237,8 @@ TEST_P(TunnelTroubleTest, ARecordLayerThatCannotBeginEndsTheSessionAtOnce) {
     client.session = std::make_unique<TunnelSession>(*loop, std::move(a), std::make_unique<Broken>(),
                                                      Options{.client = true}, client);
   });
-  loop.call([] {});  // the next turn
-  loop.call([&] {
-    ASSERT_TRUE(client.closed);
-    EXPECT_EQ(client.closed->message, "no entropy");
-  });
+  ASSERT_TRUE(loop.await("the end", [&] { return client.closed.has_value(); }));
+  loop.call([&] { EXPECT_EQ(client.closed->message, "no entropy"); });
 }
 
 TEST_P(TunnelTroubleTest, MoreStreamsThanTheLimitAreRefused) {
