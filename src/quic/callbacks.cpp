@@ -139,8 +139,11 @@ void Connection::on_handshake_completed() {
   has_binding_ = true;
   events_.push_back({.kind = session::EventKind::established});
   open_fixed_streams();
-  if (!server_ && setup_.options->max_streams > kFirstStreams)
+  if (server_) return;
+  if (setup_.options->max_streams > kFirstStreams)
     ngtcp2_conn_extend_max_streams_bidi(conn_, static_cast<std::size_t>(setup_.options->max_streams - kFirstStreams));
+  if (setup_.options->max_buffered > kFirstBytes)
+    ngtcp2_conn_extend_max_offset(conn_, setup_.options->max_buffered - kFirstBytes);
 }
 
 void Connection::open_fixed_streams() {

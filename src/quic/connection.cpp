@@ -119,7 +119,7 @@ void Connection::fill_parameters(ngtcp2_transport_params& parameters) const {
   parameters.active_connection_id_limit = 7;
   parameters.initial_max_stream_data_bidi_local = options.stream_window;
   parameters.initial_max_stream_data_bidi_remote = server_ ? kUnauthenticatedBytes : options.stream_window;
-  parameters.initial_max_data = server_ ? 4 * kUnauthenticatedBytes : options.max_buffered;
+  parameters.initial_max_data = server_ ? 4 * kUnauthenticatedBytes : std::min(kFirstBytes, options.max_buffered);
 }
 
 Result<void> Connection::make(const Path& path, const Accepted* accepted, TimePoint now) {
