@@ -16,7 +16,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(qtrp_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
   if(QTRP_SANITIZE)
     # False alarms of GCC's flow analysis once the sanitizers' checks are in between.
-    target_compile_options(qtrp_options INTERFACE -Wno-maybe-uninitialized)
+    target_compile_options(qtrp_options INTERFACE -Wno-maybe-uninitialized -Wno-array-bounds)
   endif()
 endif()
 if(QTRP_WERROR)
