@@ -14,6 +14,7 @@
 #include <fstream>
 #include <limits>
 #include <mutex>
+#include <system_error>
 
 #include "bpf_brutal.h"
 #include "qtrp/base/log.h"
@@ -95,7 +96,7 @@ struct TcpControl::State {
 TcpControl::TcpControl() : state_(std::make_unique<State>()) {}
 TcpControl::~TcpControl() = default;
 
-Result<std::unique_ptr<TcpControl>> TcpControl::create(Options options) {
+Result<std::unique_ptr<TcpControl>> TcpControl::create(const Options& options) {
   auto control = std::unique_ptr<TcpControl>(new TcpControl);
   State& state = *control->state_;
   state.mode = options.mode;
@@ -147,7 +148,8 @@ TcpMechanism TcpControl::mechanism() {
     const int error = select_congestion(scratch.fd(), "brutal");
     if (error == 0) return state.mechanism.emplace(TcpMechanism::module);
     if (state.mode == "module" || error != ENOENT)
-      because(std::string("tcp-brutal module: ") + (error == ENOENT ? "not loaded" : std::strerror(error)));
+      because(std::string("tcp-brutal module: ") +
+              (error == ENOENT ? "not loaded" : std::generic_category().message(error)));
   }
   return state.mechanism.emplace(TcpMechanism::pacer);
 }
@@ -209,7 +211,7 @@ int TcpControl::receive_buffer() {
 
 bool TunnelPacing::select(const std::string& congestion) {
   const int error = select_congestion(fd_, congestion);
-  if (error != 0) log::debug("TCP_CONGESTION {}: {}", congestion, std::strerror(error));
+  if (error != 0) log::debug("TCP_CONGESTION {}: {}", congestion, std::generic_category().message(error));
   return error == 0;
 }
 

@@ -36,7 +36,7 @@ class TcpControl {
     bool brutal = false;          ///< a target is configured: choose the mechanism now rather than at the first target
   };
   /// Fails with kind config when a controller or mode that was named by hand cannot be had here; the text says why.
-  static Result<std::unique_ptr<TcpControl>> create(Options options);
+  static Result<std::unique_ptr<TcpControl>> create(const Options& options);
   ~TcpControl();
   TcpControl(const TcpControl&) = delete;
   TcpControl& operator=(const TcpControl&) = delete;
