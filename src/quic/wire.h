@@ -19,8 +19,8 @@ constexpr std::uint64_t kCloseBase = 0x51550000;  ///< + ErrorKind, in CONNECTIO
 constexpr std::size_t kServerIdLength = 16, kClientIdLength = 8;
 constexpr std::uint64_t kFirstStreams = 100;  ///< bidirectional streams granted in the handshake, as browsers do
 constexpr std::uint64_t kUnauthenticatedBytes = 64 << 10;
-/// Of the connection's window in the handshake; the rest follows behind it. ngtcp2 tells its peer of new credit once half
-/// of this was given back, so the peer may lack half of it, and no more, of what the connection may hold.
+/// Of the connection's window in the handshake; the rest follows behind it. ngtcp2 tells its peer of new credit once
+/// half of this was given back, so the peer may lack half of it, and no more, of what the connection may hold.
 constexpr std::uint64_t kFirstBytes = 4 << 20;
 
 inline std::uint64_t to_wire_kind(ErrorKind kind) {
