@@ -17,8 +17,8 @@ build=(g++ cmake ninja-build pkg-config git ccache mold ca-certificates
 ngtcp2=(libngtcp2-dev libngtcp2-crypto-gnutls-dev libnghttp3-dev libbpf-dev)
 # The BPF congestion controller: its absence leaves the rest whole, so a Debian without these packages still builds.
 bpf=(clang bpftool)
-# The Debian package: dpkg-shlibdeps finds the dependencies.
-package=(dpkg-dev)
+# The Debian package: dpkg-shlibdeps finds the dependencies, and CPack asks `file` which files are programs.
+package=(dpkg-dev file)
 test=(libgtest-dev libgmock-dev libbenchmark-dev python3-venv python3-pytest python3-yaml python3-msgpack
   python3-cryptography chromium-headless-shell fonts-dejavu-core nginx-light openssh-server openssh-client curl iperf3 iproute2 procps golang-go openssl
   libcap2-bin util-linux mount gcovr systemd python3-seccomp prometheus groff-base zsh "${package[@]}")
