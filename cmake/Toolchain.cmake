@@ -38,12 +38,6 @@ else()
   target_compile_options(qtrp_options INTERFACE -fstack-protector-strong)
 endif()
 
-if(QTRP_COVERAGE)
-  # Counters are written atomically: loops run in threads.
-  target_compile_options(qtrp_options INTERFACE --coverage -fprofile-update=atomic)
-  target_link_options(qtrp_options INTERFACE --coverage)
-endif()
-
 find_program(QTRP_MOLD mold)
 if(QTRP_MOLD)
   target_link_options(qtrp_options INTERFACE -fuse-ld=mold)

@@ -96,7 +96,7 @@ class Endpoint : public testing::TestWithParam<const char*> {
     done_ = std::move(done);
     bool late = false;
     io::Timer deadline(*loop);
-    deadline.start(10s, [&] {
+    deadline.start(30s, [&] {
       late = true;
       loop->stop();
     });
