@@ -34,7 +34,7 @@ MUTANTS = [
     ("a reset looks like a clean end", "src/relay/relay.cpp", "    if (end == End::finished) {", "    if (end != End::session_lost) {", "relay_test", "*"),
     ("a window grows when the link is slow instead of fast", "src/mux/flow_control.cpp", "if (now - stream.tune_began <= kRoundTrips * rtt)",
      "if (now - stream.tune_began >= kRoundTrips * rtt)", "mux_test", "*"),
-    ("Brutal counts seconds that are long past", "src/pacing/ack_rate.cpp", "    if (slot.second < oldest) continue;\n", "    if (slot.second < oldest) good += 0;\n", "pacing_test", "*AckRate*"),
+    ("Brutal counts seconds that are long past", "src/pacing/ack_rate.cpp", "    if (slot.second < oldest) continue;\n", "    if (slot.second < oldest) acknowledged += 0;\n", "pacing_test", "*AckRate*"),
     ("the key file is open to everybody", "src/identity/state_file.cpp", "::fchmod(file.get(), 0600)", "::fchmod(file.get(), 0644)", "identity_test", "*"),
     ("the bandwidth forgets to divide by time", "src/stats/rate_meter.cpp", "static_cast<double>(newest.total - at(oldest).total) / seconds : 0",
      "static_cast<double>(newest.total - at(oldest).total) : seconds", "stats_test", "*Rate*"),
