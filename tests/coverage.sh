@@ -12,8 +12,9 @@ if [ $# -eq 0 ]; then
   find "$build" -name '*.gcda' -delete
   ctest --test-dir "$build" --output-on-failure -j "$(nproc)" -L unit || failed=1
 fi
-# gcovr follows every object; only what a room's own sources say counts, lines that throw or cannot be reached included.
-gcovr --root . --object-directory "$build" --filter 'src/' --filter 'include/qtrp/' --exclude-unreachable-branches --exclude-throw-branches \
+# What counts is the rooms' own sources, lines that throw or cannot be reached included; of a function in a header the linker may have taken the
+# tests' copy, which does not count.
+gcovr --root . --object-directory "$build" --filter 'src/.*\.cpp$' --exclude-unreachable-branches --exclude-throw-branches \
   -j "$(nproc)" --json-summary "$build/coverage.json" --print-summary >"$build/coverage.txt" 2>/dev/null || true
 python3 - "$build/coverage.json" "$least" <<'PYTHON' || failed=1
 import collections, json, sys
@@ -21,7 +22,7 @@ pure = {"config", "protocol", "crypto", "mux", "pacing", "session", "stats", "id
 rooms = collections.defaultdict(lambda: [0, 0])
 for file in json.load(open(sys.argv[1]))["files"]:
     parts = file["filename"].split("/")
-    room = parts[2] if parts[0] == "include" else parts[1]
+    room = parts[1]
     rooms[room][0] += file["line_covered"]
     rooms[room][1] += file["line_total"]
 bad = []
