@@ -13,4 +13,4 @@ else
   cmake --build --preset fuzz --target fuzzers
   pattern='.'
 fi
-exec ctest --test-dir build/fuzz -L fuzz -R "$pattern" --output-on-failure
+exec ctest --test-dir build/fuzz -L fuzz -R "$pattern" --output-on-failure -j "$(nproc)"
