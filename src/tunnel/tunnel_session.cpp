@@ -306,7 +306,7 @@ void TunnelSession::sample_socket() {
 
 // Before BBR's pause, unless nobody but one download would notice it.
 bool TunnelSession::hold_bulk() {
-  if (mux_.counters().streams <= 2 || !pacing_->pause_imminent(loop_.now())) return false;
+  if (!pacing_->pause_imminent(loop_.now()) || mux_.counters().streams <= 2) return false;
   pace_timer_.start(pacing::ProbeRtt::kClose, [this] { flush(); });
   return true;
 }
