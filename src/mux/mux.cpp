@@ -326,7 +326,10 @@ bool Mux::wants_read() const {
 std::optional<Mux::BodyAhead> Mux::body_ahead() const {
   const State& state = *state_;
   if (state.closed || !state.input.empty() || state.body_left == 0 || state.body_stream == nullptr) return std::nullopt;
-  return BodyAhead{.stream = state.body_stream->id, .owner = state.body_stream->owner, .remaining = state.body_left};
+  // Without room the body has to come through next_event(), which makes some or stops reading.
+  const std::size_t remaining = std::min(state.body_left, state.flow.room());
+  if (remaining == 0) return std::nullopt;
+  return BodyAhead{.stream = state.body_stream->id, .owner = state.body_stream->owner, .remaining = remaining};
 }
 
 void Mux::body_bypassed(std::size_t n, TimePoint now) {

@@ -118,7 +118,7 @@ class Mux {
   /// the same effect as from produce().
   std::size_t bulk_moved(const Bulk& bulk, const session::Produced& result, MutableBytes header, TimePoint now);
   /// After next_event() returned nothing: if the input ended inside a frame's body, whose and how much of it is still
-  /// to come.
+  /// to come and may bypass receive(): no more than session_buffer has room for, nothing where it is full.
   struct BodyAhead {
     session::StreamId stream;
     void* owner;

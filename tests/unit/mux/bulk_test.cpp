@@ -134,6 +134,24 @@ TEST(Bulk, TheEndAndTheErrorOfASplicedSourceAreTold) {
   EXPECT_EQ(pair.server.streams[cut].code, ResetCode::cancelled);
 }
 
+TEST(Bulk, NoMoreOfABodyMayBypassThanTheSessionHasRoomFor) {
+  Pair pair(with_frames(true, 65535), with_frames(false, 65535));
+  pair.server.mux.set_limits(8, 1000);
+  pair.server.hold = true;
+  const auto id = pair.client.open(3000);
+  const auto out = pair.client.flush();
+  pair.server.deliver({out.data(), 16 + 400});
+  ASSERT_TRUE(pair.server.mux.body_ahead());
+  EXPECT_EQ(pair.server.mux.body_ahead()->remaining, 600U);
+  pair.server.mux.body_bypassed(600, pair.server.now);
+  EXPECT_FALSE(pair.server.mux.body_ahead());
+  EXPECT_EQ(pair.server.mux.counters().buffered, 1000U);
+  // What was moved makes room again.
+  pair.server.mux.moved(id, 100);
+  ASSERT_TRUE(pair.server.mux.body_ahead());
+  EXPECT_EQ(pair.server.mux.body_ahead()->remaining, 100U);
+}
+
 TEST(Bulk, ABodyOfAStreamThatWasResetIsNotAhead) {
   Pair pair(with_frames(true, 65535), with_frames(false, 65535));
   const auto id = pair.client.open(1000);
