@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
-#include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "qtrp/base/file.h"
@@ -120,7 +120,7 @@ Result<std::string> ask_control_socket(const std::filesystem::path& directory, c
   if (!fd) {
     const int code = errno;
     return fail(code == EACCES || code == EPERM ? ErrorKind::denied : ErrorKind::closed,
-                fmt::format("{}: {}", (directory / name).string(), std::strerror(code)), code);
+                fmt::format("{}: {}", (directory / name).string(), std::generic_category().message(code)), code);
   }
   std::string answer;
   if (send_all(fd.get(), fmt::format("{}\n", request), deadline)) {

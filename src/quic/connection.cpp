@@ -211,6 +211,7 @@ void Connection::receive(const Path& path, std::uint8_t ecn, Bytes datagram, Tim
                                 datagram.size(), stamp(now));
   if (rv == 0) {
     heard_ = true;
+    relieve();
     return;
   }
   ngtcp2_ccerr error;

@@ -142,7 +142,8 @@ class Connection final : public session::Session {
     Outbound out;
     std::uint64_t window = 0, moved = 0;  // bytes the peer may be ahead; moved since `since`
     TimePoint since{};
-    std::uint64_t unmoved = 0;  // received, credit not given back
+    std::uint64_t unmoved = 0;  // delivered, credit not given back
+    TimePoint progress{};       // when the reader last took something, or the first byte that waits for it came
     bool ready : 1 = false;     // the source may have something
     bool queued : 1 = false;    // in one of the turn queues
     bool ended : 1 = false;     // the source gave its end
@@ -200,7 +201,9 @@ class Connection final : public session::Session {
   Stream* find(std::int64_t id);
   Stream& add_stream(std::int64_t id);
   void forget(Stream& stream);
+  void give_back(Stream& stream);  ///< the connection's credit for what it holds
   void grow_window(Stream& stream, std::uint64_t credit);
+  void relieve();
   void drop(Stream& stream, session::ResetCode code);
   void shut_down(std::int64_t id, std::uint64_t code);
   void open_fixed_streams();
@@ -222,6 +225,8 @@ class Connection final : public session::Session {
   Arena outgoing_, incoming_;
   std::unordered_map<std::int64_t, Stream> streams_;
   std::uint64_t grown_ = 0;                                          // bytes by which their windows have grown
+  std::uint64_t unmoved_ = 0;                                        // of all streams
+  TimePoint relieve_at_{};                                           // not looked for stalled readers before
   std::deque<std::int64_t> fresh_, bulk_;                            // whose turn it is to send: newly ready ones first
   std::size_t front_sent_ = 0;                                       // of the front's turn
   std::vector<std::pair<std::int64_t, std::uint64_t>> late_resets_;  // found while a packet is being filled

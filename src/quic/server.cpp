@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <list>
 #include <memory>
+#include <system_error>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -84,7 +84,9 @@ class ServerEdge final : public Server, public Edge {
     if (Entry* entry = entry_of(connection)) std::erase(entry->ids, id);
   }
 
-  void on_error(UdpSocket&, int error) override { log::debug("quic: UDP socket: {}", std::strerror(error)); }
+  void on_error(UdpSocket&, int error) override {
+    log::debug("quic: UDP socket: {}", std::generic_category().message(error));
+  }
 
   void on_datagram(UdpSocket&, const Received& received) override {
     ngtcp2_version_cid header;
@@ -278,7 +280,7 @@ void steer_by_identifier(int fd, unsigned workers) {
     log::warn(
         "quic: the kernel can't steer datagrams to workers ({}): a client that changes its address may lose its "
         "session",
-        std::strerror(errno));
+        std::generic_category().message(errno));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // The session::Session side of a connection: the stream table, credit, and the delivery of events.
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -14,6 +15,8 @@ using session::EventKind;
 namespace {
 
 constexpr int kRoundTripsToGrow = 8;
+constexpr Duration kStalled = std::chrono::seconds(10);
+constexpr Duration kBetweenLooks = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -30,8 +33,14 @@ Connection::Stream& Connection::add_stream(std::int64_t id) {
   return stream;
 }
 
+void Connection::give_back(Stream& stream) {
+  if (stream.unmoved == 0) return;
+  ngtcp2_conn_extend_max_offset(conn_, stream.unmoved);
+  unmoved_ -= std::exchange(stream.unmoved, 0);
+}
+
 void Connection::forget(Stream& stream) {
-  if (stream.unmoved > 0) ngtcp2_conn_extend_max_offset(conn_, stream.unmoved);
+  give_back(stream);
   stream.out.clear(outgoing_);
   grown_ -= stream.window - setup_.options->stream_window;
   streams_.erase(stream.id);
@@ -106,6 +115,8 @@ void Connection::moved(session::StreamId id, std::size_t n) {
     return;
   }
   stream->unmoved -= credit;
+  unmoved_ -= credit;
+  if (credit > 0) stream->progress = now_;
   ngtcp2_conn_extend_max_offset(conn_, credit);
   ngtcp2_conn_extend_max_stream_offset(conn_, stream->id, credit);
   grow_window(*stream, credit);
@@ -132,6 +143,37 @@ void Connection::grow_window(Stream& stream, std::uint64_t credit) {
   }
   stream.moved = 0;
   stream.since = now_;
+}
+
+/// Where readers that have stopped hold nearly all that the connection may buffer, its credit is used up and everybody
+/// else stands still. Then those go that took nothing for a while, the fullest first, until an eighth is free. Slow
+/// readers, and all while there is room, are never touched.
+void Connection::relieve() {
+  const std::uint64_t most = setup_.options->max_buffered;
+  // What was given back and ngtcp2 has not told yet (kFirstBytes) is as little use to the peer as what is held.
+  const std::uint64_t kept = std::max(most / 16, std::min(kFirstBytes, most) / 2);
+  if (unmoved_ + incoming_bytes_ < most - kept || now_ < relieve_at_ || !authenticated_) return;
+  relieve_at_ = now_ + kBetweenLooks;
+  std::vector<Stream*> stalled;
+  for (auto& [id, stream] : streams_) {
+    const bool known = !stream.gone && !stream.reset_queued && id != 0;
+    if (known && stream.unmoved > 0 && now_ - stream.progress >= kStalled) stalled.push_back(&stream);
+  }
+  std::ranges::sort(stalled, std::greater<>{}, &Stream::unmoved);
+  std::size_t ended = 0;
+  for (Stream* stream : stalled) {
+    if (unmoved_ + incoming_bytes_ <= most - most / 8) break;
+    give_back(*stream);
+    stream->reset_queued = true;
+    stream->source = nullptr;
+    events_.push_back({.kind = EventKind::reset, .stream = stream->id, .code = session::ResetCode::limit});
+    shut_down(stream->id, to_wire(session::ResetCode::limit));
+    ++ended;
+  }
+  if (ended == 0) return;
+  log::warn("tunnel to {}: connections that do not read held all {} MiB that the tunnel may buffer: {} of them ended",
+            peer(), most >> 20, ended);
+  setup_.host->wants_flush(*this);
 }
 
 void Connection::authenticated() {
@@ -199,7 +241,9 @@ std::optional<session::Event> Connection::next_event() {
           ngtcp2_conn_extend_max_offset(conn_, pending.length);
           break;
         }
+        if (stream->unmoved == 0) stream->progress = now_;
         stream->unmoved += pending.length;
+        unmoved_ += pending.length;
         delivered_ = pending.block;
         event.body = {pending.data, pending.length};
         return event;

@@ -20,6 +20,7 @@
 #include <cstring>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -57,10 +58,11 @@ Result<File> open_file(const std::string& path) {
                 : ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640));
   if (file.fd < 0) {
     const int code = errno;
-    return fail(ErrorKind::system,
-                fmt::format("log.access: can't write to {}: {}{}", path == "-" ? "standard output" : path,
-                            std::strerror(code), code == ENXIO ? " (nobody reads from this FIFO)" : ""),
-                code);
+    return fail(
+        ErrorKind::system,
+        fmt::format("log.access: can't write to {}: {}{}", path == "-" ? "standard output" : path,
+                    std::generic_category().message(code), code == ENXIO ? " (nobody reads from this FIFO)" : ""),
+        code);
   }
   struct stat status{};
   file.regular = ::fstat(file.fd, &status) == 0 && S_ISREG(status.st_mode);
@@ -124,7 +126,7 @@ struct AccessLog::State {
   bool torn = false;  // the file ends within a line
   TimePoint complained{};
 
-  void lose(std::size_t lines, const char* why) {
+  void lose(std::size_t lines, std::string_view why) {
     if (lines == 0) return;
     dropped.fetch_add(lines, std::memory_order_relaxed);
     const TimePoint now = Clock::now();
@@ -146,7 +148,9 @@ struct AccessLog::State {
       const ssize_t n =
           ::write(file.fd, text.data(), file.regular ? text.size() : std::min<std::size_t>(text.size(), PIPE_BUF));
       if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-      if (n <= 0) return lose(lines_in(text), n == 0 ? "nothing was written" : std::strerror(errno));
+      if (n <= 0)
+        return lose(lines_in(text),
+                    n == 0 ? std::string("nothing was written") : std::generic_category().message(errno));
       torn = text[static_cast<std::size_t>(n) - 1] != '\n';
       text.remove_prefix(static_cast<std::size_t>(n));
     }

@@ -144,6 +144,42 @@ TEST(Connection, StalledStreamsWithGrownWindowsLeaveRoomForOthers) {
   EXPECT_TRUE(t.run_until([&] { return t.client.streams[*id].finished; }, 5s));
 }
 
+TEST(Connection, ReadersThatStoppedGoBeforeTheyStopEverybody) {
+  Tunnel t({.delay = 1ms});
+  ASSERT_TRUE(t.start());
+  t.client.auto_moved = false;
+  std::deque<PatternSource> sources;
+  std::vector<session::StreamId> ids;
+  for (int i = 0; i < 300; ++i) {  // 75 MiB would like to come, 64 may
+    auto id = t.server.connection->open(sources.emplace_back(1, 1ull << 40), nullptr);
+    ASSERT_TRUE(id);
+    ids.push_back(*id);
+  }
+  const auto slow = ids.front();
+  t.run_for(5s);
+  PatternSource other(2, 100'000);
+  auto id = t.server.connection->open(other, nullptr);
+  ASSERT_TRUE(id);
+  const auto resets = [&] {
+    return std::ranges::count_if(ids, [&](auto each) { return t.client.streams[each].reset.has_value(); });
+  };
+  t.run_for(2s);
+  EXPECT_EQ(resets(), 0) << "not before they have stood still for long";
+  EXPECT_TRUE(t.run_until(
+      [&] {
+        t.client.connection->moved(slow, 100);
+        return t.client.streams[*id].finished;
+      },
+      30s));
+  EXPECT_FALSE(t.client.streams[slow].reset) << "it is slow, but it reads";
+  EXPECT_GT(resets(), 30);
+  EXPECT_LT(resets(), 100) << "no more than it takes";
+  for (const auto each : ids) {
+    const auto& reset = t.client.streams[each].reset;
+    EXPECT_TRUE(!reset || *reset == ResetCode::limit);
+  }
+}
+
 TEST(Connection, TheStreamWindowGrowsWithTheLink) {
   Options client;
   client.stream_window = 64 << 10;
