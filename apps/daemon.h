@@ -7,12 +7,12 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <exception>
 #include <expected>
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "command_line.h"
@@ -29,7 +29,7 @@ inline void raise_descriptor_limit() {
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
   limit.rlim_cur = limit.rlim_max;
   if (::setrlimit(RLIMIT_NOFILE, &limit) != 0)
-    log::warn("the limit of open files stays at {}: {}", limit.rlim_cur, std::strerror(errno));
+    log::warn("the limit of open files stays at {}: {}", limit.rlim_cur, std::generic_category().message(errno));
 }
 
 /// The log's level: the file's, louder by each -v, warnings and errors only with -q.

@@ -256,11 +256,8 @@ void Connection::on_stream_reset(std::int64_t id, std::uint64_t code) {
   }
   Stream* stream = find(id);
   if (!stream || stream->gone || stream->reset_queued) return;
-  stream->reset_queued = true;
-  stream->source = nullptr;
-  events_.push_back({.kind = session::EventKind::reset, .stream = id, .code = from_wire(code)});
   // A reset ends both directions here (session.h); QUIC has one signal for each.
-  ngtcp2_conn_shutdown_stream(conn_, 0, id, code);
+  queue_reset(*stream, code);
 }
 
 void Connection::on_stream_closed(std::int64_t id, std::uint64_t code, bool code_set) {

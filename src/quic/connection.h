@@ -201,10 +201,11 @@ class Connection final : public session::Session {
   Stream* find(std::int64_t id);
   Stream& add_stream(std::int64_t id);
   void forget(Stream& stream);
-  void give_back(Stream& stream);  ///< the connection's credit for what it holds
+  void give_back(Stream& stream, std::uint64_t n);  ///< the connection's credit for `n` bytes that it held
   void grow_window(Stream& stream, std::uint64_t credit);
   void relieve();
   void drop(Stream& stream, session::ResetCode code);
+  void queue_reset(Stream& stream, std::uint64_t code);  ///< both directions end, and the owner is told
   void shut_down(std::int64_t id, std::uint64_t code);
   void open_fixed_streams();
   void fail_with(Error error, std::optional<ngtcp2_ccerr> close_frame);

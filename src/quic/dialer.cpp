@@ -9,7 +9,6 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <functional>
 #include <memory>
 #include <utility>
@@ -92,8 +91,7 @@ void ClientEdge::on_error(UdpSocket& socket, int error) {
   if (!entry_->connection->handshake_done()) {
     // Nobody listens there: no need to wait for the handshake's time-out.
     if (error == ECONNREFUSED) {
-      entry_->connection->abandon_for(
-          {ErrorKind::system, fmt::format("QUIC to {}: {}", server_.to_string(), std::strerror(error)), error});
+      entry_->connection->abandon_for(fail_errno(fmt::format("QUIC to {}", server_.to_string()), error).error());
       tell_later(*entry_);
     }
     return;

@@ -33,14 +33,14 @@ Connection::Stream& Connection::add_stream(std::int64_t id) {
   return stream;
 }
 
-void Connection::give_back(Stream& stream) {
-  if (stream.unmoved == 0) return;
-  ngtcp2_conn_extend_max_offset(conn_, stream.unmoved);
-  unmoved_ -= std::exchange(stream.unmoved, 0);
+void Connection::give_back(Stream& stream, std::uint64_t n) {
+  stream.unmoved -= n;
+  unmoved_ -= n;
+  ngtcp2_conn_extend_max_offset(conn_, n);
 }
 
 void Connection::forget(Stream& stream) {
-  give_back(stream);
+  give_back(stream, stream.unmoved);
   stream.out.clear(outgoing_);
   grown_ -= stream.window - setup_.options->stream_window;
   streams_.erase(stream.id);
@@ -59,6 +59,13 @@ void Connection::drop(Stream& stream, session::ResetCode code) {
   stream.source = nullptr;
   stream.owner = nullptr;
   if (!stream.closed) shut_down(stream.id, to_wire(code));
+}
+
+void Connection::queue_reset(Stream& stream, std::uint64_t code) {
+  stream.reset_queued = true;
+  stream.source = nullptr;
+  events_.push_back({.kind = EventKind::reset, .stream = stream.id, .code = from_wire(code)});
+  shut_down(stream.id, code);
 }
 
 Result<session::StreamId> Connection::open(session::Source& source, void* owner) {
@@ -114,10 +121,8 @@ void Connection::moved(session::StreamId id, std::size_t n) {
     owed_ += credit;  // an unauthenticated peer gets no more than the first window; authenticated() makes up for it
     return;
   }
-  stream->unmoved -= credit;
-  unmoved_ -= credit;
+  give_back(*stream, credit);
   if (credit > 0) stream->progress = now_;
-  ngtcp2_conn_extend_max_offset(conn_, credit);
   ngtcp2_conn_extend_max_stream_offset(conn_, stream->id, credit);
   grow_window(*stream, credit);
   setup_.host->wants_flush(*this);
@@ -163,11 +168,8 @@ void Connection::relieve() {
   std::size_t ended = 0;
   for (Stream* stream : stalled) {
     if (unmoved_ + incoming_bytes_ <= most - most / 8) break;
-    give_back(*stream);
-    stream->reset_queued = true;
-    stream->source = nullptr;
-    events_.push_back({.kind = EventKind::reset, .stream = stream->id, .code = session::ResetCode::limit});
-    shut_down(stream->id, to_wire(session::ResetCode::limit));
+    give_back(*stream, stream->unmoved);
+    queue_reset(*stream, to_wire(session::ResetCode::limit));
     ++ended;
   }
   if (ended == 0) return;

@@ -17,7 +17,6 @@
 #include <cerrno>
 #include <cmath>
 #include <condition_variable>
-#include <cstring>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <system_error>
