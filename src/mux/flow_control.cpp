@@ -64,8 +64,12 @@ std::uint64_t FlowControl::excess(const Stream& stream) const {
   return granted > initial_ ? granted - initial_ : 0;
 }
 
+Duration FlowControl::round_trip() const {
+  return rtt_ == Duration::zero() ? kUnknownRtt : std::max(rtt_, kLeastRtt);
+}
+
 void FlowControl::hand_out(Stream& stream, std::size_t n, TimePoint now) {
-  if (stream.buffered() == 0 && now - stream.tune_began > 2 * kRoundTrips * std::max(rtt_, kLeastRtt)) {
+  if (stream.buffered() == 0 && now - stream.tune_began > 2 * kRoundTrips * round_trip()) {
     stream.tune_began = now;  // it was idle: what came before says nothing about the link
     stream.tune_moved = stream.moved;
   }
@@ -75,8 +79,7 @@ void FlowControl::hand_out(Stream& stream, std::size_t n, TimePoint now) {
 
 void FlowControl::follow(Stream& stream, TimePoint now) const {
   if (stream.moved - stream.tune_moved < stream.window) return;
-  const Duration rtt = rtt_ == Duration::zero() ? kUnknownRtt : std::max(rtt_, kLeastRtt);
-  if (now - stream.tune_began <= kRoundTrips * rtt)
+  if (now - stream.tune_began <= kRoundTrips * round_trip())
     stream.window = std::min(stream.window * 2, std::max(most_, initial_));
   stream.tune_moved = stream.moved;
   stream.tune_began = now;

@@ -53,6 +53,7 @@ class FlowControl {
   std::uint64_t target(const Stream& stream, std::size_t streams) const;
   std::uint64_t excess(const Stream& stream) const;
   void follow(Stream& stream, TimePoint now) const;
+  Duration round_trip() const;  // that steers the windows
 
   Protocol protocol_;
   bool following_;

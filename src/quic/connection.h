@@ -130,7 +130,7 @@ class Connection final : public session::Session {
   Bytes preface(bool) const override { return {}; }
   std::string peer() const override { return path().remote.to_string(); }
   bool heard() override { return std::exchange(heard_, false); }
-  session::SessionStats stats() const override;
+  session::SessionStats stats() override;
   void set_target(std::uint64_t bits_per_second) override;
   void authenticated() override;
 

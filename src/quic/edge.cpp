@@ -247,7 +247,7 @@ std::string Handle::peer() const {
 bool Handle::heard() {
   return connection() && connection()->heard();
 }
-session::SessionStats Handle::stats() const {
+session::SessionStats Handle::stats() {
   return connection() ? connection()->stats() : session::SessionStats();
 }
 void Handle::set_target(std::uint64_t bits_per_second) {

@@ -111,7 +111,7 @@ class Handle final : public QuicSession {
   Bytes preface(bool) const override { return {}; }
   std::string peer() const override;
   bool heard() override;
-  session::SessionStats stats() const override;
+  session::SessionStats stats() override;
   void set_target(std::uint64_t bits_per_second) override;
   void authenticated() override;
 

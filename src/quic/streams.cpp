@@ -273,7 +273,7 @@ void Connection::set_target(std::uint64_t bits_per_second) {
   }
 }
 
-session::SessionStats Connection::stats() const {
+session::SessionStats Connection::stats() {
   session::SessionStats out;
   ngtcp2_conn_info info;
   ngtcp2_conn_get_conn_info(conn_, &info);

@@ -275,7 +275,7 @@ void TunnelSession::on_writable() {
 void TunnelSession::flush() {
   if (closed_ && !closing_) return;
   if (!socket_.open()) return;
-  sample_socket();
+  if (pacing_ && pacing_->sample_due(loop_.now())) look_at_socket();
   for (std::size_t rounds = 0;; ++rounds) {
     const bool bulk = wire_.size() >= kBulkWrite;
     if (!write_wire()) return;
@@ -298,10 +298,11 @@ void TunnelSession::flush() {
   arm_mux_timer();
 }
 
-// What the socket tells steers the mux's windows, the send buffer and the pacer. Only while there is something to send.
-void TunnelSession::sample_socket() {
-  if (!pacing_ || !pacing_->sample_due(loop_.now())) return;
-  mux_.set_rtt(pacing_->sample(loop_.now()).rtt);
+// What the socket tells steers the mux's windows, the send buffer and the pacer, whoever asked.
+const pacing::TcpSample& TunnelSession::look_at_socket() {
+  const pacing::TcpSample& sample = pacing_->sample(loop_.now());
+  mux_.set_rtt(sample.rtt);
+  return sample;
 }
 
 // Before BBR's pause, unless nobody but one download would notice it.
@@ -447,13 +448,13 @@ void TunnelSession::wind_down() {
   if (!closed_told_) loop_.at_turn_end(tell_);
 }
 
-session::SessionStats TunnelSession::stats() const {
+session::SessionStats TunnelSession::stats() {
   session::SessionStats s;
   s.wire_bytes_in = wire_in_;
   s.wire_bytes_out = wire_out_;
   s.streams = mux_.counters().streams;
   if (pacing_ && socket_.open()) {
-    const pacing::TcpSample& sample = pacing_->sample(loop_.now());
+    const pacing::TcpSample& sample = look_at_socket();
     s.rtt = sample.rtt;
     s.retransmitted_bytes = sample.retransmitted_bytes;
     s.lost_packets = sample.lost_packets;

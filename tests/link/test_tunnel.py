@@ -25,12 +25,12 @@ BULK_SERVICE, ECHO_SERVICE = 5201, 5202             # in the client's
 class Tunnel:
     """A qtrp-server in a and a qtrp-client in b; iperf3 and an echo behind the client."""
 
-    def __init__(self, link, directory, echo=True, **common):
+    def __init__(self, link, directory, echo=True, tunnels=1, **common):
         self.link, self.directory = link, directory
         token = secrets.token_hex(16)
         common = {"log": {"level": "info"}, "stats": {"listen": f"127.0.0.1:{STATS}"}, **common}
         server = common | {"bind": f"{link.address('a')}:{TUNNEL}", "auth": {"tokens": [token]}, "state_dir": str(directory / "s")}
-        client = common | {"server": f"{link.address('a')}:{TUNNEL}", "token": token, "state_dir": str(directory / "c"), "proxies": [
+        client = common | {"server": f"{link.address('a')}:{TUNNEL}", "token": token, "state_dir": str(directory / "c"), "tunnels": tunnels, "proxies": [
             {"remote_port": BULK, "local_addr": f"127.0.0.1:{BULK_SERVICE}"},
             {"remote_port": ECHO, "local_addr": f"127.0.0.1:{ECHO_SERVICE}"}]}
         for name, side, config in (("server", "a", server), ("client", "b", client)):
@@ -69,6 +69,12 @@ def test_brutal_carries_a_download_over_a_lossy_link(tmp_path, crypto):
         assert "congestion control: brutal (" in tunnel.log("client")
         shown = json.dumps(tunnel.stats("b"))
         assert '"brutal (' in shown
+
+
+def test_tunnels_that_share_a_target_let_one_download_have_it(tmp_path):
+    with TestLink(delay="50ms", rate="200M", queue="100ms") as link:
+        tunnel = Tunnel(link, tmp_path, tunnels=2, brutal={"enabled": True, "target_mbps": 100})
+        assert tunnel.download(3, ramp=3) > 80
 
 
 def test_a_small_message_does_not_wait_behind_a_paced_download(tmp_path):

@@ -153,7 +153,7 @@ class Session {
   virtual std::string peer() const = 0;
   /// True once anything arrived since the last call; for liveness checks.
   virtual bool heard() = 0;
-  virtual SessionStats stats() const = 0;
+  virtual SessionStats stats() = 0;
   /// Brutal's sending target for this session in bits per second, 0 for none. Takes effect at once.
   virtual void set_target(std::uint64_t bits_per_second) = 0;
   /// The peer has proved who it is: the limits for unauthenticated peers (one stream, 64 KiB) end.

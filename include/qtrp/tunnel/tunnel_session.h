@@ -49,7 +49,7 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   Bytes preface(bool client_side) const override;
   std::string peer() const override { return peer_; }
   bool heard() override { return std::exchange(heard_, false); }
-  session::SessionStats stats() const override;
+  session::SessionStats stats() override;
   void set_target(std::uint64_t bits_per_second) override;
   void authenticated() override;
 
@@ -77,7 +77,7 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   void arm_mux_timer();
   bool hold_bulk();
   bool wait_for_pacer();  // true when the pacer lets nothing leave now; it flushes later
-  void sample_socket();
+  const pacing::TcpSample& look_at_socket();
 
   io::Loop& loop_;
   session::SessionListener& listener_;
@@ -88,7 +88,7 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   std::string peer_;
   io::TurnEnd flush_, tell_;
   io::Timer mux_timer_, close_timer_, pace_timer_;
-  mutable std::optional<pacing::TunnelPacing> pacing_;
+  std::optional<pacing::TunnelPacing> pacing_;
 
   io::Chunk in_;                                      // wire bytes not yet opened
   std::vector<std::byte> unfinished_;                 // the same between reads, of a peer not yet authenticated

@@ -41,7 +41,7 @@ class Granting final : public session::Session {
   Bytes preface(bool own) const override { return inner_->preface(own); }
   std::string peer() const override { return inner_->peer(); }
   bool heard() override { return inner_->heard(); }
-  session::SessionStats stats() const override { return inner_->stats(); }
+  session::SessionStats stats() override { return inner_->stats(); }
   void set_target(std::uint64_t target) override { inner_->set_target(target); }
   void authenticated() override { inner_->authenticated(); }
 

@@ -75,7 +75,7 @@ class FakeSession final : public session::Session {
   Bytes preface(bool) const override { return {}; }
   std::string peer() const override { return "127.0.0.1:1"; }
   bool heard() override { return true; }
-  session::SessionStats stats() const override { return {}; }
+  session::SessionStats stats() override { return {}; }
   void set_target(std::uint64_t) override {}
   void authenticated() override {}
 };

@@ -20,7 +20,7 @@ TEST_P(TunnelSessionTest, BothEndsAgreeOnWhoTheyTalkTo) {
   start();
   authenticate();
   loop.call([&] {
-    const auto& c = *client.session;
+    auto& c = *client.session;
     const auto& s = *server.session;
     EXPECT_EQ(as_text(c.channel_binding()), as_text(s.channel_binding()));
     EXPECT_EQ(c.channel_binding().size(), cipher() == "none" ? 0U : cipher() == "tls" ? 32U : 64U);
