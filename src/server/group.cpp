@@ -176,14 +176,12 @@ void Group::retire(std::uint32_t id, std::uint64_t in, std::uint64_t out, std::u
   });
 }
 
-std::shared_ptr<Member> Group::least_loaded() {
+std::shared_ptr<Member> Group::least_loaded(TimePoint now) {
   const std::lock_guard lock(mutex_);
   std::shared_ptr<Member> best;
   for (const auto& member : members_) {
     if (member->draining.load(std::memory_order_relaxed)) continue;
-    if (!best ||
-        member->connections.load(std::memory_order_relaxed) < best->connections.load(std::memory_order_relaxed))
-      best = member;
+    if (!best || member->load(now) < best->load(now)) best = member;
   }
   return best;
 }
@@ -218,7 +216,7 @@ void Group::accepted(std::uint32_t id, io::Fd fd, const io::Endpoint& user) {
     }
     return reset(stats::EndReason::limit);
   }
-  const std::shared_ptr<Member> member = least_loaded();
+  const std::shared_ptr<Member> member = least_loaded(home_.now());
   if (!member) return reset(stats::EndReason::tunnel_lost);
   member->connections.fetch_add(1, std::memory_order_relaxed);
   token_->connections.fetch_add(1, std::memory_order_relaxed);

@@ -30,7 +30,17 @@ struct Member {
   Peer* peer = nullptr;
   std::uint32_t tunnel = 0;
   std::atomic<std::uint32_t> connections{0};
+  std::atomic<TimePoint> moved_much{TimePoint{}};  ///< relay::Meters
   std::atomic<bool> draining{false};
+
+  /// What a new connection weighs against other tunnels: the connections, and a download or upload of the last second
+  /// as much as kBulkWeight of them. TCP delivers in order: beside a bulk transfer on a lossy link everybody waits for
+  /// what was lost of it.
+  std::uint32_t load(TimePoint now) const {
+    const bool bulk = now - moved_much.load(std::memory_order_relaxed) < std::chrono::seconds(1);
+    return connections.load(std::memory_order_relaxed) + (bulk ? kBulkWeight : 0);
+  }
+  static constexpr std::uint32_t kBulkWeight = 16;
 };
 
 /// What a user's connection needs to know of the proxy that it came to; outlives the proxy.
@@ -97,7 +107,7 @@ class Group : public std::enable_shared_from_this<Group> {
   std::string forbidden(const protocol::NewProxy& spec, const config::Token& token) const;
   protocol::ProxyResp register_here(const protocol::NewProxy& spec);
   void accepted(std::uint32_t id, io::Fd fd, const io::Endpoint& user);
-  std::shared_ptr<Member> least_loaded();
+  std::shared_ptr<Member> least_loaded(TimePoint now);
 
   io::Loop& home_;
   const io::Endpoint default_bind_;

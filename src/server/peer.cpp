@@ -35,7 +35,8 @@ void reset_socket(io::Fd fd) {
 class Peer::UserRelay final : public relay::Relay {
  public:
   UserRelay(Peer& peer, ProxyUse& proxy, const io::Endpoint& user, std::uint64_t number)
-      : Relay(*peer.session_, peer.loop_, Side::server, {&peer.worker_.totals(), &proxy.counters}),
+      : Relay(*peer.session_, peer.loop_, Side::server,
+              {&peer.worker_.totals(), &proxy.counters, &peer.member_->moved_much}),
         peer_(peer),
         proxy_(proxy),
         user_(user),

@@ -2,7 +2,7 @@
 
 import threading
 
-from lab import ask_echo, connect, echo, wait_until
+from lab import ask_echo, connect, digest_all, echo, receive_exactly, wait_until
 
 
 class Counting:
@@ -68,3 +68,35 @@ def test_users_are_spread_over_the_tunnels(lab):
         for user in users:
             user.close()
     assert ask_echo(port)
+
+
+def test_users_keep_off_the_tunnel_with_a_download(lab):
+    done = threading.Event()
+
+    def flood(connection):
+        while not done.is_set():
+            connection.sendall(bytes(65536))
+
+    service, flooding = lab.echo(), lab.service(flood)
+    port, bulk_port = lab.ports.take(), lab.ports.take()
+    server = lab.server()
+    lab.client(server, [{"remote_port": port, "local_addr": service.address}, {"remote_port": bulk_port, "local_addr": flooding.address}], tunnels=2)
+    server.wait_stats(lambda stats: len(stats["tunnels"]) == 2, "two tunnels")
+    users = []
+
+    with connect(bulk_port) as bulk:
+        receive_exactly(bulk, 1 << 20)
+        reader = threading.Thread(target=digest_all, args=(bulk,))
+        reader.start()
+        try:
+            for _ in range(5):
+                users.append(connect(port))
+                users[-1].sendall(b"hello")
+                assert receive_exactly(users[-1], 5) == b"hello"
+            server.wait_stats(lambda stats: stats["active_connections"] == 6, "six connections")
+            assert sorted(tunnel["active_connections"] for tunnel in server.stats()["tunnels"]) == [1, 5]
+        finally:
+            done.set()
+            reader.join()
+            for user in users:
+                user.close()

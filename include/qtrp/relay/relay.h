@@ -3,6 +3,7 @@
 // carries the stream.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -33,6 +34,9 @@ stats::EndReason end_reason(End end, session::ResetCode code, Side side);
 struct Meters {
   stats::Counters* loop = nullptr;
   stats::Counters* proxy = nullptr;
+  /// When a relay last had moved another kMuch bytes. For who chooses among tunnels.
+  std::atomic<TimePoint>* moved_much = nullptr;
+  static constexpr std::uint64_t kMuch = 256 << 10;
 };
 
 class Relay : public session::StreamOwner, private io::SocketListener {
@@ -86,6 +90,7 @@ class Relay : public session::StreamOwner, private io::SocketListener {
   void on_writable() override;
   void on_broken() override;
   bool write_out(Bytes& bytes);
+  void note_much(std::uint64_t before, std::uint64_t after);
   void count_to_stream(std::size_t n);
   void count_to_socket(std::size_t n);
   void ended_one_way();

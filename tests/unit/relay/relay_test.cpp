@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+
 #include "support/fake_session.h"
 #include "support/loop_thread.h"
 
@@ -29,7 +32,7 @@ class RelayTest : public testing::TestWithParam<std::string> {
     user = std::move(far);
     make_blocking(user.get());
     loop.call([&] {
-      relay = std::make_unique<RelayUnderTest>(session, *loop, Relay::Side::server, Meters{&all, &proxy});
+      relay = std::make_unique<RelayUnderTest>(session, *loop, Relay::Side::server, Meters{&all, &proxy, &moved_much});
       id = *session.open(*relay, relay.get());
       relay->set_stream(id);
     });
@@ -72,6 +75,7 @@ class RelayTest : public testing::TestWithParam<std::string> {
   FakeSession session;
   session::StreamId id = 0;
   stats::Counters all, proxy;
+  std::atomic<TimePoint> moved_much{TimePoint{}};
   io::Fd socket, user;  // the relay's end until connect(), and the other one
   std::unique_ptr<RelayUnderTest> relay;
 };
@@ -92,6 +96,25 @@ TEST_P(RelayTest, CarriesBothWaysAndCounts) {
       EXPECT_EQ(c->bytes_out.load(), 15U);
     }
   });
+}
+
+TEST_P(RelayTest, NotesWhenItHasMovedMuch) {
+  connect();
+  const auto noted = [&] { return moved_much.load() != TimePoint{}; };
+  const std::string most(Meters::kMuch - 1, 'x');
+  body(most);
+  EXPECT_EQ(receive_all(user.get(), most.size()).text.size(), most.size());
+  loop.call([&] { EXPECT_FALSE(noted()); });
+  body("y");
+  EXPECT_EQ(receive_all(user.get(), 1).text, "y");
+  loop.call([&] {
+    EXPECT_TRUE(noted());
+    moved_much = TimePoint{};
+  });
+  std::thread sender([&] { EXPECT_TRUE(send_all(user.get(), most + "y")); });
+  EXPECT_TRUE(await_sent(most + "y"));
+  sender.join();
+  loop.call([&] { EXPECT_TRUE(noted()); });
 }
 
 TEST_P(RelayTest, TheGreetingGoesFirstToTheSocketAndCountsForNothing) {

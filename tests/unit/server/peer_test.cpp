@@ -487,6 +487,17 @@ TEST_P(PeerTest, TunnelsOfOneRunShareTheProxies) {
   EXPECT_TRUE(clients.await("at the other", [&] { return two.streams.size() == 6; }));
 }
 
+TEST(TunnelLoad, ABulkTransferOfTheLastSecondCountsForSixteenConnections) {
+  LoopThread loop("epoll");
+  Member member(*loop);
+  const TimePoint now{std::chrono::hours(1)};
+  member.connections = 3;
+  EXPECT_EQ(member.load(now), 3U);
+  member.moved_much = now - std::chrono::milliseconds(900);
+  EXPECT_EQ(member.load(now), 19U);
+  EXPECT_EQ(member.load(now + std::chrono::milliseconds(200)), 3U);
+}
+
 TEST_P(PeerTest, ATunnelOpenedAnewReplacesItsPredecessor) {
   TunnelEnd& old = join(body(1, 1, 0));
   const ProxyResp proxy = add(old, any_port(1));
