@@ -65,6 +65,24 @@ int as_buffer_size(std::uint64_t bytes) {
   return static_cast<int>(std::min<std::uint64_t>(bytes, 1U << 30U));
 }
 
+// Bytes that this process may set a send buffer to. Read from a socket: /proc/sys/net/core is not in every namespace.
+std::uint64_t most_askable(int fd) {
+  int size = std::numeric_limits<int>::max() / 2;
+  socklen_t length = sizeof size;
+  if (setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, length) != 0 ||
+      getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &length) != 0) {
+    return 0;
+  }
+  return static_cast<std::uint64_t>(size) / 2;
+}
+
+// Bytes, book-keeping and all, at which the kernel's tuning of a send buffer stops; no limit where it doesn't say.
+std::uint64_t most_tuned() {
+  std::ifstream in("/proc/sys/net/ipv4/tcp_wmem");
+  std::uint64_t least = 0, start = 0, most = 0;
+  return in >> least >> start >> most ? most : std::numeric_limits<std::uint64_t>::max();
+}
+
 // A TCP socket that is never connected, to ask the kernel with.
 class Scratch {
  public:
@@ -120,6 +138,7 @@ Result<std::unique_ptr<TcpControl>> TcpControl::create(const Options& options) {
   control->fixed_buffer_ = options.buffer;
   const int probe = 64 << 10;
   state.force = setsockopt(scratch.fd(), SOL_SOCKET, SO_RCVBUFFORCE, &probe, sizeof probe) == 0;
+  control->send_ceiling_ = send_ceiling(state.force, most_askable(scratch.fd()), most_tuned());
   if (options.brutal) {
     const TcpMechanism chosen = control->mechanism();
     if ((options.mode == "bpf" && chosen != TcpMechanism::bpf) ||
@@ -324,15 +343,15 @@ const TcpSample& TunnelPacing::sample(TimePoint now) {
 }
 
 // What is sent and not acknowledged spans several round trips while lost pieces are sent again (and again). The
-// kernel's own tuning goes on until it would stop at its limit; a forced size never shrinks.
+// kernel's own tuning goes on until it would stop at its limit; a size that was set never shrinks.
 void TunnelPacing::grow_send_buffer() {
-  if (!control_.force_buffers() || control_.fixed_buffer_ != 0) return;
+  if (control_.send_ceiling_ == 0 || control_.fixed_buffer_ != 0) return;
   constexpr double kRoundTrips =
       8;  // of Brutal's target; twice as many of what was delivered, which may have been held back so far
   const double rtt = std::chrono::duration<double>(sample_.rtt).count();
   const double rate =
       target_bps_ != 0 ? static_cast<double>(target_bps_) : 2 * static_cast<double>(sample_.delivery_rate_bps);
-  const auto wanted = std::min(static_cast<std::uint64_t>(rate / 8 * rtt * kRoundTrips), TcpControl::buffer_ceiling());
+  const auto wanted = std::min(static_cast<std::uint64_t>(rate / 8 * rtt * kRoundTrips), control_.send_ceiling_);
   if (wanted < send_buffer_ + send_buffer_ / 4) return;
   if (send_buffer_ == 0) {
     int now_there = 0;
@@ -344,7 +363,8 @@ void TunnelPacing::grow_send_buffer() {
     if (target_bps_ == 0 && wanted < 2 * kMiB) return;
   }
   const auto value = static_cast<int>(wanted);
-  if (setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &value, sizeof value) == 0) send_buffer_ = wanted;
+  const int option = control_.force_buffers() ? SO_SNDBUFFORCE : SO_SNDBUF;
+  if (setsockopt(fd_, SOL_SOCKET, option, &value, sizeof value) == 0) send_buffer_ = wanted;
 }
 
 void TunnelPacing::foresee_pause(TimePoint now) {

@@ -59,6 +59,15 @@ class TcpControl {
   /// The most that either buffer is grown to, in bytes: by memory of the machine, from 8 to 64 MiB.
   static std::uint64_t buffer_ceiling();
 
+  /// The most bytes that a send buffer may be set to: the ceiling where it may be forced; else what any process may ask
+  /// for (`askable`, net.core.wmem_max), as long as the kernel's own tuning stops before that; else 0, leave it to the
+  /// kernel. `tuned` is where the tuning stops (the last figure of net.ipv4.tcp_wmem): the kernel counts its
+  /// book-keeping there, and doubles what it is asked for to have room for it (socket(7)).
+  static std::uint64_t send_ceiling(bool forced, std::uint64_t askable, std::uint64_t tuned) {
+    if (forced) return buffer_ceiling();
+    return askable > tuned / 2 ? std::min(askable, buffer_ceiling()) : 0;
+  }
+
  private:
   friend class TunnelPacing;
   struct State;
@@ -71,6 +80,7 @@ class TcpControl {
   std::string base_;
   bool named_ = false;  // by tcp.congestion: it holds on loopback as well
   std::uint64_t fixed_buffer_ = 0;
+  std::uint64_t send_ceiling_ = 0;
   std::unique_ptr<State> state_;
 };
 
@@ -166,7 +176,7 @@ class TunnelPacing {
   TcpSample sample_;
   TimePoint sampled_{};
   std::uint64_t delivered_packets_ = 0;
-  std::uint64_t send_buffer_ = 0;  // forced, or 0 while the kernel tunes it
+  std::uint64_t send_buffer_ = 0;  // set, or 0 while the kernel tunes it
   std::uint32_t unsent_limit_ = 0;
   bool rate_settled_ = false;  // known, and BBR has left its start-up
 };

@@ -146,6 +146,15 @@ TEST(TunnelPacing, SamplesTellWhatTheKernelKnows) {
   EXPECT_EQ(sample.target_bps, 0U);
 }
 
+TEST(TcpControl, ASendBufferIsSetOnlyWhereThatIsMoreThanTheKernelsTuning) {
+  constexpr std::uint64_t kKiB = 1024, kMiB = 1024 * kKiB;
+  EXPECT_EQ(TcpControl::send_ceiling(true, 208 * kKiB, 4 * kMiB), TcpControl::buffer_ceiling());
+  EXPECT_EQ(TcpControl::send_ceiling(false, 208 * kKiB, 4 * kMiB), 0U);
+  EXPECT_EQ(TcpControl::send_ceiling(false, 2 * kMiB, 4 * kMiB), 0U);  // the kernel doubles it: 4 MiB either way
+  EXPECT_EQ(TcpControl::send_ceiling(false, 4 * kMiB, 4 * kMiB), 4 * kMiB);
+  EXPECT_EQ(TcpControl::send_ceiling(false, 4096 * kMiB, 4 * kMiB), TcpControl::buffer_ceiling());
+}
+
 TEST(TcpControl, ReceiveCeilingIsForcedOrLeftAlone) {
   const auto control = make({});
   const int fd = socket(AF_INET, SOCK_STREAM, 0), plain = socket(AF_INET, SOCK_STREAM, 0);
