@@ -68,6 +68,7 @@ def wait_bound(port, seconds=10):
 
 def _write(file, text):
     file.write_text(text)
+    file.chmod(0o600)
     return file
 
 

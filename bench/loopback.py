@@ -109,11 +109,14 @@ class Services:
             http {{ access_log off; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p; fastcgi_temp_path {directory}/f;
               uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s; keepalive_requests 1000000000; tcp_nodelay on;
               server {{ listen 127.0.0.1:{self.web} backlog=4096; root {directory}/www; }} }}""")
-        hold = ("import socket,resource\n"
+        hold = ("import select,socket,resource\n"
                 "resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)\n"
                 f"s = socket.create_server(('127.0.0.1', {self.hold}), backlog=4096)\n"
-                "kept = []\nwhile True:\n c, _ = s.accept()\n c.send(b'k')\n kept.append(c)\n"
-                " if len(kept) % 64 == 0:\n  for k in kept: k.setblocking(False)\n")
+                "kept, wait = {}, select.epoll()\nwait.register(s, select.EPOLLIN)\n"
+                "while True:\n for fd, _ in wait.poll():\n"
+                "  if fd != s.fileno():\n   kept.pop(fd).close()\n   continue\n"  # nobody writes to it: it ended
+                "  c, _ = s.accept()\n  kept[c.fileno()] = c\n  wait.register(c, select.EPOLLIN)\n"
+                "  try: c.send(b'k')\n  except OSError: pass\n")
         with open(directory / "services.log", "wb") as log:
             start = lambda *arguments: subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             self.processes = [start("/usr/sbin/nginx", "-e", "stderr", "-p", str(directory), "-c", str(directory / "nginx.conf")),

@@ -37,14 +37,14 @@ def write(file, text):
     return file
 
 
-def qtrp(options, brutal=None, prefix=(), **extra):
+def qtrp(options, brutal=None, prefix=(), tunnels=1, **extra):
     def start(link, directory, target):
         bin_directory = options.bin
         common = {"transport": options.transport, "crypto": options.crypto, "log": {"level": "info"}, **extra}
         if brutal:
             common["brutal"] = {"enabled": True, "target_mbps": target, "mode": brutal}
         server = common | {"bind": f"{link.address('a')}:{TUNNEL}", "auth": {"tokens": [TOKEN]}, "state_dir": str(directory / "s")}
-        client = common | {"server": f"{link.address('a')}:{TUNNEL}", "token": TOKEN, "state_dir": str(directory / "c"),
+        client = common | {"server": f"{link.address('a')}:{TUNNEL}", "token": TOKEN, "state_dir": str(directory / "c"), "tunnels": tunnels,
                            "proxies": [{"remote_port": BULK, "local_addr": f"127.0.0.1:{BULK_SERVICE}"},
                                        {"remote_port": ECHO, "local_addr": f"127.0.0.1:{ECHO_SERVICE}"}]}
         return ([*prefix, bin_directory / "qtrp-server", "-c", write(directory / "server.yaml", json.dumps(server))],
@@ -95,9 +95,11 @@ def contestants(options):
     """Name, programs that it needs, how it starts: argv beside the user (a), argv beside the service (b)."""
     ours = [options.bin / "qtrp-server", options.bin / "qtrp-client"]
     return [("qtrp brutal", ours, qtrp(options, "auto")),
+            ("qtrp brutal, 2 tunnels", ours, qtrp(options, "auto", tunnels=2)),
             ("qtrp brutal, pacer", ours, qtrp(options, "pacer")),
             ("qtrp brutal, no capabilities", [*ours, "setpriv"], qtrp(options, "auto", NO_CAPABILITIES)),
             ("qtrp bbr", ours, qtrp(options)),
+            ("qtrp bbr, 2 tunnels", ours, qtrp(options, tunnels=2)),
             ("qtrp cubic", ours, qtrp(options, tcp={"congestion": "cubic"})),
             ("rathole tcp", ["rathole"], rathole), ("frp tls", ["frps", "frpc"], frp("tcp")), ("frp quic", ["frps", "frpc"], frp("quic")),
             ("hysteria brutal", ["hysteria"], hysteria(True)), ("hysteria bbr", ["hysteria"], hysteria(False))]
@@ -124,8 +126,11 @@ def measure(options, loss, start):
             return {"error": (directory / "log").read_text()[-300:]}
         link.wait_listening("b", BULK_SERVICE)
         times = []
-        pinger = threading.Thread(target=lambda: times.extend(
-            message_times(link, "a", link.address("a"), ECHO, options.ramp + options.seconds - 1)))
+
+        def ping():  # the user comes while the download runs
+            time.sleep(options.ramp)
+            times.extend(message_times(link, "a", link.address("a"), ECHO, options.seconds - 1))
+        pinger = threading.Thread(target=ping)
         argv = ["iperf3", "-c", link.address("a"), "-p", BULK, "-R", "-J", "-O", options.ramp, "-t", options.seconds]
         pinger.start()
         done = link.run("a", argv, timeout=options.ramp + options.seconds + 60, check=False)
