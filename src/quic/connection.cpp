@@ -98,12 +98,11 @@ void Connection::fill_settings(ngtcp2_settings& settings, TimePoint now) const {
       static_cast<ngtcp2_duration>(std::chrono::nanoseconds(options.handshake_timeout).count());
   settings.max_stream_window = settings.max_window = 0;  // grow_window() does it; the connection's is a bound on memory
   settings.max_tx_udp_payload_size = setup_.max_datagram;
-  if (controller_) {
-    settings.cc_algo = NGTCP2_CC_ALGO_RENO;
-  } else if (options.congestion == "cubic" && options.brutal_target == 0) {
+  const bool named = options.brutal_target == 0;  // else the next best thing to Brutal is BBR
+  if (controller_ || (named && options.congestion == "reno")) {
+    settings.cc_algo = NGTCP2_CC_ALGO_RENO;  // our controller stands in its place
+  } else if (named && options.congestion == "cubic") {
     settings.cc_algo = NGTCP2_CC_ALGO_CUBIC;
-  } else if (options.congestion == "reno" && options.brutal_target == 0) {
-    settings.cc_algo = NGTCP2_CC_ALGO_RENO;
   } else {
     settings.cc_algo = NGTCP2_CC_ALGO_BBR;
   }
@@ -183,6 +182,7 @@ std::vector<ConnectionId> Connection::identifiers() const {
   std::vector<ngtcp2_cid> ids(ngtcp2_conn_get_scid(conn_, nullptr));
   ngtcp2_conn_get_scid(conn_, ids.data());
   std::vector<ConnectionId> out;
+  out.reserve(ids.size() + 1);
   for (const ngtcp2_cid& id : ids) out.emplace_back(reinterpret_cast<const char*>(id.data), id.datalen);
   if (!client_dcid_.empty()) out.push_back(client_dcid_);
   return out;

@@ -115,7 +115,11 @@ void ClientEdge::watch_network() {
 void ClientEdge::on_ready(io::Readiness) {
   std::array<std::byte, 8192> ignored;
   bool any = false;
-  while (::recv(network_.get(), ignored.data(), ignored.size(), MSG_DONTWAIT) > 0 || errno == ENOBUFS) any = true;
+  ssize_t got = 0;
+  do {
+    got = ::recv(network_.get(), ignored.data(), ignored.size(), MSG_DONTWAIT);
+    any = any || got > 0 || (got < 0 && errno == ENOBUFS);  // too much at once to be told singly
+  } while (got > 0 || (got < 0 && (errno == ENOBUFS || errno == EINTR)));
   network_watch_->arm_read();
   if (any) move_soon(kSettle);
 }
