@@ -346,11 +346,10 @@ const TcpSample& TunnelPacing::sample(TimePoint now) {
 // kernel's own tuning goes on until it would stop at its limit; a size that was set never shrinks.
 void TunnelPacing::grow_send_buffer() {
   if (control_.send_ceiling_ == 0 || control_.fixed_buffer_ != 0) return;
-  constexpr double kRoundTrips =
-      8;  // of Brutal's target; twice as many of what was delivered, which may have been held back so far
+  constexpr double kRoundTrips = 16;  // at 20 % loss some packet in flight is always lost five times or more
   const double rtt = std::chrono::duration<double>(sample_.rtt).count();
   const double rate =
-      target_bps_ != 0 ? static_cast<double>(target_bps_) : 2 * static_cast<double>(sample_.delivery_rate_bps);
+      target_bps_ != 0 ? static_cast<double>(target_bps_) : static_cast<double>(sample_.delivery_rate_bps);
   const auto wanted = std::min(static_cast<std::uint64_t>(rate / 8 * rtt * kRoundTrips), control_.send_ceiling_);
   if (wanted < send_buffer_ + send_buffer_ / 4) return;
   if (send_buffer_ == 0) {

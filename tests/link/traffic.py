@@ -93,10 +93,10 @@ def stream(link: TestLink, seconds=6, target=0, mode="auto", congestion=None, se
     return json.loads(received) | json.loads(sent.stdout.splitlines()[-1])
 
 
-def echo_service(link: TestLink, side, port):
-    """A TCP echo on the side's loopback, until the process ends."""
+def echo_service(link: TestLink, side, port, host="127.0.0.1"):
+    """A TCP echo on the side's loopback, or on another address of it, until the process ends."""
     with link.inside(side):
-        listener = socket.create_server(("127.0.0.1", port))
+        listener = socket.create_server((host, port))
 
     def serve(connection):
         with connection:
