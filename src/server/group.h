@@ -32,15 +32,17 @@ struct Member {
   std::atomic<std::uint32_t> connections{0};
   std::atomic<TimePoint> moved_much{TimePoint{}};  ///< relay::Meters
   std::atomic<bool> draining{false};
+  std::atomic<bool> waits{true};  ///< a user would wait here: it has not answered yet, or grants no streams
 
   /// What a new connection weighs against other tunnels: the connections, and a download or upload of the last second
   /// as much as kBulkWeight of them. TCP delivers in order: beside a bulk transfer on a lossy link everybody waits for
-  /// what was lost of it.
+  /// what was lost of it. One where users wait comes last.
   std::uint32_t load(TimePoint now) const {
     const bool bulk = now - moved_much.load(std::memory_order_relaxed) < std::chrono::seconds(1);
-    return connections.load(std::memory_order_relaxed) + (bulk ? kBulkWeight : 0);
+    return connections.load(std::memory_order_relaxed) + (bulk ? kBulkWeight : 0) +
+           (waits.load(std::memory_order_relaxed) ? kWaitWeight : 0);
   }
-  static constexpr std::uint32_t kBulkWeight = 16;
+  static constexpr std::uint32_t kBulkWeight = 16, kWaitWeight = 1U << 24U;
 };
 
 /// What a user's connection needs to know of the proxy that it came to; outlives the proxy.

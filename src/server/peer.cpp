@@ -235,11 +235,16 @@ void Peer::open_user(const std::shared_ptr<const ProxyInfo>& proxy, io::Fd user,
   if (backlog_.size() < kMostBacklog) {
     if (backlog_.empty()) backlog_timer_.start(backlog_limit_, [this] { drop_stale(); });
     backlog_.push_back(std::move(newcomer));
+    note_waits();
     return;
   }
   if (newcomers_refused_++ == 0)
     log::warn("{}: {} users wait for a stream; further ones are refused", label(), kMostBacklog);
   turn_away(std::move(newcomer), stats::EndReason::limit);
+}
+
+void Peer::note_waits() {
+  member_->waits.store(!answered_ || !backlog_.empty(), std::memory_order_relaxed);
 }
 
 void Peer::turn_away(Waiting user, stats::EndReason why) {
@@ -284,6 +289,7 @@ void Peer::open_waiting() {
   }
   backlog_timer_.cancel();
   newcomers_refused_ = 0;
+  note_waits();
 }
 
 // Not a port: a stream that measures the tunnel itself. Without Brutal, whose target would be all that it finds.
@@ -333,6 +339,7 @@ void Peer::drop_stale() {
   } else {
     newcomers_refused_ = 0;
   }
+  note_waits();
 }
 
 void Peer::relay_ended(UserRelay& relay, relay::End end, ResetCode code) {
@@ -411,6 +418,7 @@ void Peer::probe(Duration limit, std::function<void(bool)> answer) {
 void Peer::on_control_drained() {
   if (answered_ || state_ != State::running) return;
   answered_ = true;
+  note_waits();
   if (!backlog_.empty() || speed_) loop_.at_turn_end(serve_);
 }
 

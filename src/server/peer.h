@@ -93,6 +93,7 @@ class Peer final : public session::SessionListener, private tunnel::ControlListe
   void drop_stale();
   void speed_test(const protocol::NewProxy& wanted);
   void start_speed_test();
+  void note_waits();  // for who chooses among the client's tunnels
   void turn_away(Waiting user, stats::EndReason why);
   void log_access(const UserRelay& relay, stats::EndReason end);
   void relay_ended(UserRelay& relay, relay::End end, session::ResetCode code);

@@ -166,7 +166,7 @@ def local_service(lab):
     server = lab.server()
     closed = lab.ports.take()
     client = lab.client(server, [proxy(lab, local_addr=f"127.0.0.1:{closed}")])
-    with connect(client.config["proxies"][0]["remote_port"]) as user, pytest.raises(ConnectionError):
+    with pytest.raises(ConnectionError), connect(client.config["proxies"][0]["remote_port"]) as user:
         user.sendall(b"hello")
         while user.recv(100):
             pass
