@@ -55,8 +55,8 @@ def test_users_are_spread_over_the_tunnels(lab):
     service = lab.echo()
     port = lab.ports.take()
     server = lab.server()
-    lab.client(server, [{"remote_port": port, "local_addr": service.address}], tunnels=3)
-    server.wait_stats(lambda stats: len(stats["tunnels"]) == 3, "three tunnels")
+    client = lab.client(server, [{"remote_port": port, "local_addr": service.address}], tunnels=3)
+    client.wait_stats(lambda stats: len(stats["tunnels"]) == 3, "three tunnels")
     users = [connect(port) for _ in range(9)]
     try:
         for user in users:
@@ -80,8 +80,8 @@ def test_users_keep_off_the_tunnel_with_a_download(lab):
     service, flooding = lab.echo(), lab.service(flood)
     port, bulk_port = lab.ports.take(), lab.ports.take()
     server = lab.server()
-    lab.client(server, [{"remote_port": port, "local_addr": service.address}, {"remote_port": bulk_port, "local_addr": flooding.address}], tunnels=2)
-    server.wait_stats(lambda stats: len(stats["tunnels"]) == 2, "two tunnels")
+    client = lab.client(server, [{"remote_port": port, "local_addr": service.address}, {"remote_port": bulk_port, "local_addr": flooding.address}], tunnels=2)
+    client.wait_stats(lambda stats: len(stats["tunnels"]) == 2, "two tunnels")
     users = []
 
     with connect(bulk_port) as bulk:
