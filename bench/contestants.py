@@ -66,7 +66,8 @@ def wait_bound(port, seconds=10):
         time.sleep(0.001)
 
 
-def _write(file, text):
+def write_secret(file, text):
+    """A file that holds a token: for its owner alone."""
     file.write_text(text)
     file.chmod(0o600)
     return file
@@ -83,8 +84,8 @@ def qtrp(transport, crypto, **extra):
                            "stats": {"listen": f"127.0.0.1:{ports[2]}"},
                            "proxies": [{"remote_port": public, "local_addr": f"127.0.0.1:{local}"} for public, local in services.items()]}
         # JSON is YAML.
-        return [[BIN / "qtrp-server", "-c", _write(directory / "server.yaml", json.dumps(server))],
-                [BIN / "qtrp-client", "-c", _write(directory / "client.yaml", json.dumps(client))]]
+        return [[BIN / "qtrp-server", "-c", write_secret(directory / "server.yaml", json.dumps(server))],
+                [BIN / "qtrp-client", "-c", write_secret(directory / "client.yaml", json.dumps(client))]]
     suffix = "".join(f" {key}={value}" for key, value in extra.items())
     return Contestant(f"qtrp {transport} {crypto}{suffix}", [BIN / "qtrp-server", BIN / "qtrp-client"], configure)
 
@@ -109,7 +110,7 @@ log.level = "warn"
 """
         for public, local in services.items():
             client += f'[[proxies]]\nname = "p{public}"\ntype = "tcp"\nlocalIP = "127.0.0.1"\nlocalPort = {local}\nremotePort = {public}\n'
-        return [["frps", "-c", _write(directory / "frps.toml", server)], ["frpc", "-c", _write(directory / "frpc.toml", client)]]
+        return [["frps", "-c", write_secret(directory / "frps.toml", server)], ["frpc", "-c", write_secret(directory / "frpc.toml", client)]]
     return Contestant(name, ["frps", "frpc"], configure)
 
 
@@ -134,8 +135,8 @@ def rathole(kind):
         for public, local in services.items():
             server += f'[server.services.p{public}]\nbind_addr = "127.0.0.1:{public}"\n'
             client += f'[client.services.p{public}]\nlocal_addr = "127.0.0.1:{local}"\n'
-        return [["rathole", "--server", _write(directory / "server.toml", server)],
-                ["rathole", "--client", _write(directory / "client.toml", client)]]
+        return [["rathole", "--server", write_secret(directory / "server.toml", server)],
+                ["rathole", "--client", write_secret(directory / "client.toml", client)]]
     return Contestant(f"rathole {kind}", ["rathole"], configure)
 
 
@@ -156,8 +157,8 @@ def hysteria():
                   "auth": {"type": "password", "password": TOKEN}, "quic": {"maxIncomingStreams": 65536}}
         client = {"server": f"127.0.0.1:{ports[0]}", "auth": TOKEN, "tls": {"insecure": True},
                   "tcpForwarding": [{"listen": f"127.0.0.1:{public}", "remote": f"127.0.0.1:{local}"} for public, local in services.items()]}
-        return [["hysteria", "server", "-c", _write(directory / "server.yaml", json.dumps(server)), "--disable-update-check"],
-                ["hysteria", "client", "-c", _write(directory / "client.yaml", json.dumps(client)), "--disable-update-check"]]
+        return [["hysteria", "server", "-c", write_secret(directory / "server.yaml", json.dumps(server)), "--disable-update-check"],
+                ["hysteria", "client", "-c", write_secret(directory / "client.yaml", json.dumps(client)), "--disable-update-check"]]
     return Contestant("hysteria", ["hysteria"], configure)
 
 

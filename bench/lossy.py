@@ -22,6 +22,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/link"))
 
+from contestants import write_secret  # noqa: E402
 from testlink import ROOT, TestLink  # noqa: E402
 from traffic import echo_service, message_times  # noqa: E402
 
@@ -29,12 +30,6 @@ TOKEN = secrets.token_hex(24)
 TUNNEL, BULK, ECHO = 6000, 7001, 7002            # in the server's namespace
 BULK_SERVICE, ECHO_SERVICE = 5201, 5202          # in the client's
 NO_CAPABILITIES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
-
-
-def write(file, text):
-    file.write_text(text)
-    file.chmod(0o600)
-    return file
 
 
 def qtrp(options, brutal=None, prefix=(), tunnels=1, **extra):
@@ -47,8 +42,8 @@ def qtrp(options, brutal=None, prefix=(), tunnels=1, **extra):
         client = common | {"server": f"{link.address('a')}:{TUNNEL}", "token": TOKEN, "state_dir": str(directory / "c"), "tunnels": tunnels,
                            "proxies": [{"remote_port": BULK, "local_addr": f"127.0.0.1:{BULK_SERVICE}"},
                                        {"remote_port": ECHO, "local_addr": f"127.0.0.1:{ECHO_SERVICE}"}]}
-        return ([*prefix, bin_directory / "qtrp-server", "-c", write(directory / "server.yaml", json.dumps(server))],
-                [*prefix, bin_directory / "qtrp-client", "-c", write(directory / "client.yaml", json.dumps(client))])
+        return ([*prefix, bin_directory / "qtrp-server", "-c", write_secret(directory / "server.yaml", json.dumps(server))],
+                [*prefix, bin_directory / "qtrp-client", "-c", write_secret(directory / "client.yaml", json.dumps(client))])
     return start
 
 
@@ -59,7 +54,7 @@ def rathole(link, directory, _target):
     for public, local in services.items():
         server += f'[server.services.p{public}]\nbind_addr = "{link.address("a")}:{public}"\n'
         client += f'[client.services.p{public}]\nlocal_addr = "127.0.0.1:{local}"\n'
-    return (["rathole", "--server", write(directory / "server.toml", server)], ["rathole", "--client", write(directory / "client.toml", client)])
+    return (["rathole", "--server", write_secret(directory / "server.toml", server)], ["rathole", "--client", write_secret(directory / "client.toml", client)])
 
 
 def frp(protocol):
@@ -70,7 +65,7 @@ def frp(protocol):
             server += f"quicBindPort = {TUNNEL}\n"
         for public, local in {BULK: BULK_SERVICE, ECHO: ECHO_SERVICE}.items():
             client += f'[[proxies]]\nname = "p{public}"\ntype = "tcp"\nlocalIP = "127.0.0.1"\nlocalPort = {local}\nremotePort = {public}\n'
-        return (["frps", "-c", write(directory / "frps.toml", server)], ["frpc", "-c", write(directory / "frpc.toml", client)])
+        return (["frps", "-c", write_secret(directory / "frps.toml", server)], ["frpc", "-c", write_secret(directory / "frpc.toml", client)])
     return start
 
 
@@ -86,8 +81,8 @@ def hysteria(brutal):
                                     for public, local in {BULK: BULK_SERVICE, ECHO: ECHO_SERVICE}.items()]}
         if brutal:
             client["bandwidth"] = {"up": f"{target} mbps", "down": f"{target} mbps"}
-        return (["hysteria", "client", "--disable-update-check", "-c", write(directory / "client.yaml", json.dumps(client))],
-                ["hysteria", "server", "--disable-update-check", "-c", write(directory / "server.yaml", json.dumps(server))])
+        return (["hysteria", "client", "--disable-update-check", "-c", write_secret(directory / "client.yaml", json.dumps(client))],
+                ["hysteria", "server", "--disable-update-check", "-c", write_secret(directory / "server.yaml", json.dumps(server))])
     return start
 
 

@@ -18,6 +18,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/link"))
 
+from contestants import write_secret  # noqa: E402
 from testlink import ROOT, TestLink  # noqa: E402
 from traffic import echo_service  # noqa: E402
 
@@ -48,9 +49,7 @@ def measure(options, pool):
                    "client": common | {"server": f"127.0.0.1:{TUNNEL}", "token": token, "state_dir": str(directory / "c"), "pool": pool,
                                        "proxies": [{"remote_port": PUBLIC, "local_addr": f"{link.address('b')}:{SERVICE}"}]}}
         for name, config in configs.items():
-            file = directory / f"{name}.yaml"
-            file.write_text(json.dumps(config))
-            file.chmod(0o600)
+            file = write_secret(directory / f"{name}.yaml", json.dumps(config))
             link.popen("a", [options.bin / f"qtrp-{name}", "-c", file], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         link.wait_listening("a", PUBLIC, timeout=30)
         ask(link)

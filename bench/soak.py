@@ -24,6 +24,8 @@ import threading
 import time
 import urllib.request
 
+from contestants import write_secret
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = pathlib.Path(os.environ.get("QTRP_BUILD_DIR", ROOT / "build/release"))
 SERIES = ["server_rss_kb", "client_rss_kb", "server_fds", "client_fds", "server_threads", "client_threads", "p50_ms", "p99_ms"]
@@ -61,9 +63,7 @@ class Soak:
                                 "proxies": [{"remote_port": self.public, "local_addr": f"127.0.0.1:{echo}"}]}}
         for name, config in configs.items():
             config |= {"stats": {"listen": f"127.0.0.1:{self.stats[name]}"}, "state_dir": str(self.out / f"{name}-state")}
-            file = self.out / f"{name}.yaml"
-            file.write_text(json.dumps(config))
-            file.chmod(0o600)
+            write_secret(self.out / f"{name}.yaml", json.dumps(config))
             self.start_daemon(name)
         self.wait_for_tunnel()
 

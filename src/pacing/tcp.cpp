@@ -237,10 +237,7 @@ bool TunnelPacing::select(const std::string& congestion) {
 void TunnelPacing::apply(int fd, TimePoint now) {
   fd_ = fd;
   sampled_ = now;
-  if (control_.fixed_buffer_ != 0) {
-    const int size = as_buffer_size(control_.fixed_buffer_);
-    setsockopt(fd_, SOL_SOCKET, control_.force_buffers() ? SO_SNDBUFFORCE : SO_SNDBUF, &size, sizeof size);
-  }
+  if (control_.fixed_buffer_ != 0) set_send_buffer(control_.fixed_buffer_);
   set_unsent_limit();
   choose(now);
 }
@@ -342,14 +339,18 @@ const TcpSample& TunnelPacing::sample(TimePoint now) {
   return sample_;
 }
 
+bool TunnelPacing::set_send_buffer(std::uint64_t bytes) const {
+  const int size = as_buffer_size(bytes);
+  return setsockopt(fd_, SOL_SOCKET, control_.force_buffers() ? SO_SNDBUFFORCE : SO_SNDBUF, &size, sizeof size) == 0;
+}
+
 // What is sent and not acknowledged spans several round trips while lost pieces are sent again (and again). The
 // kernel's own tuning goes on until it would stop at its limit; a size that was set never shrinks.
 void TunnelPacing::grow_send_buffer() {
   if (control_.send_ceiling_ == 0 || control_.fixed_buffer_ != 0) return;
   constexpr double kRoundTrips = 16;  // at 20 % loss some packet in flight is always lost five times or more
   const double rtt = std::chrono::duration<double>(sample_.rtt).count();
-  const double rate =
-      target_bps_ != 0 ? static_cast<double>(target_bps_) : static_cast<double>(sample_.delivery_rate_bps);
+  const double rate = static_cast<double>(target_bps_ != 0 ? target_bps_ : sample_.delivery_rate_bps);
   const auto wanted = std::min(static_cast<std::uint64_t>(rate / 8 * rtt * kRoundTrips), control_.send_ceiling_);
   if (wanted < send_buffer_ + send_buffer_ / 4) return;
   if (send_buffer_ == 0) {
@@ -361,9 +362,7 @@ void TunnelPacing::grow_send_buffer() {
       return;
     if (target_bps_ == 0 && wanted < 2 * kMiB) return;
   }
-  const auto value = static_cast<int>(wanted);
-  const int option = control_.force_buffers() ? SO_SNDBUFFORCE : SO_SNDBUF;
-  if (setsockopt(fd_, SOL_SOCKET, option, &value, sizeof value) == 0) send_buffer_ = wanted;
+  if (set_send_buffer(wanted)) send_buffer_ = wanted;
 }
 
 void TunnelPacing::foresee_pause(TimePoint now) {

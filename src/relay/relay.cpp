@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace qtrp::relay {
 
@@ -137,22 +138,21 @@ void Relay::on_spliced(std::size_t n) {
   if (!over_) count_to_socket(n);
 }
 
-void Relay::note_much(std::uint64_t before, std::uint64_t after) {
-  if (meters_.moved_much && before / Meters::kMuch != after / Meters::kMuch)
+void Relay::add(std::uint64_t& total, std::size_t n) {
+  const std::uint64_t before = std::exchange(total, total + n);
+  if (meters_.moved_much && before / Meters::kMuch != total / Meters::kMuch)
     meters_.moved_much->store(loop_.now(), std::memory_order_relaxed);
 }
 
 void Relay::count_to_stream(std::size_t n) {
-  note_much(to_stream_, to_stream_ + n);
-  to_stream_ += n;
+  add(to_stream_, n);
   for (stats::Counters* c : {meters_.loop, meters_.proxy}) {
     if (c) side_ == Side::server ? c->add_in(n) : c->add_out(n);
   }
 }
 
 void Relay::count_to_socket(std::size_t n) {
-  note_much(to_socket_, to_socket_ + n);
-  to_socket_ += n;
+  add(to_socket_, n);
   for (stats::Counters* c : {meters_.loop, meters_.proxy}) {
     if (c) side_ == Side::server ? c->add_out(n) : c->add_in(n);
   }

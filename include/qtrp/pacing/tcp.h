@@ -157,6 +157,7 @@ class TunnelPacing {
   void choose(TimePoint now);
   bool select(const std::string& congestion);
   void tune_pacer(TimePoint now);
+  bool set_send_buffer(std::uint64_t bytes) const;
   void grow_send_buffer();
   void set_unsent_limit();
   void foresee_pause(TimePoint now);

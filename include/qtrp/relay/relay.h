@@ -90,7 +90,7 @@ class Relay : public session::StreamOwner, private io::SocketListener {
   void on_writable() override;
   void on_broken() override;
   bool write_out(Bytes& bytes);
-  void note_much(std::uint64_t before, std::uint64_t after);
+  void add(std::uint64_t& total, std::size_t n);
   void count_to_stream(std::size_t n);
   void count_to_socket(std::size_t n);
   void ended_one_way();
