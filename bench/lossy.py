@@ -32,14 +32,14 @@ BULK_SERVICE, ECHO_SERVICE = 5201, 5202          # in the client's
 NO_CAPABILITIES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
 
 
-def qtrp(options, brutal=None, prefix=(), tunnels=1, **extra):
+def qtrp(options, brutal=None, prefix=(), tunnels=None, **extra):
     def start(link, directory, target):
         bin_directory = options.bin
         common = {"transport": options.transport, "crypto": options.crypto, "log": {"level": "info"}, **extra}
         if brutal:
             common["brutal"] = {"enabled": True, "target_mbps": target, "mode": brutal}
         server = common | {"bind": f"{link.address('a')}:{TUNNEL}", "auth": {"tokens": [TOKEN]}, "state_dir": str(directory / "s")}
-        client = common | {"server": f"{link.address('a')}:{TUNNEL}", "token": TOKEN, "state_dir": str(directory / "c"), "tunnels": tunnels,
+        client = common | {"server": f"{link.address('a')}:{TUNNEL}", "token": TOKEN, "state_dir": str(directory / "c"), **({"tunnels": tunnels} if tunnels else {}),
                            "proxies": [{"remote_port": BULK, "local_addr": f"127.0.0.1:{BULK_SERVICE}"},
                                        {"remote_port": ECHO, "local_addr": f"127.0.0.1:{ECHO_SERVICE}"}]}
         return ([*prefix, bin_directory / "qtrp-server", "-c", write_secret(directory / "server.yaml", json.dumps(server))],
@@ -90,7 +90,7 @@ def contestants(options):
     """Name, programs that it needs, how it starts: argv beside the user (a), argv beside the service (b)."""
     ours = [options.bin / "qtrp-server", options.bin / "qtrp-client"]
     return [("qtrp brutal", ours, qtrp(options, "auto")),
-            ("qtrp brutal, 2 tunnels", ours, qtrp(options, "auto", tunnels=2)),
+            ("qtrp brutal, 1 tunnel", ours, qtrp(options, "auto", tunnels=1)),
             ("qtrp brutal, pacer", ours, qtrp(options, "pacer")),
             ("qtrp brutal, no capabilities", [*ours, "setpriv"], qtrp(options, "auto", NO_CAPABILITIES)),
             ("qtrp bbr", ours, qtrp(options)),
@@ -120,6 +120,12 @@ def measure(options, loss, start):
         except TimeoutError:
             return {"error": (directory / "log").read_text()[-300:]}
         link.wait_listening("b", BULK_SERVICE)
+        if options.quiet_first:  # as many users as there may be tunnels, so that every one of them carries some
+            early = [threading.Thread(target=message_times, args=(link, "a", link.address("a"), ECHO, options.quiet_first)) for _ in range(4)]
+            for user in early:
+                user.start()
+            for user in early:
+                user.join()
         times = []
 
         def ping():  # the user comes while the download runs
@@ -148,6 +154,7 @@ def main():
     parser.add_argument("--target", type=float, default=150, help="Brutal's, Mbit/s")
     parser.add_argument("--seconds", type=int, default=10, help="measured")
     parser.add_argument("--ramp", type=int, default=5, help="seconds before that")
+    parser.add_argument("--quiet-first", type=float, default=0, help="seconds of small messages alone before the download")
     parser.add_argument("--transport", default="epoll")
     parser.add_argument("--crypto", default="tls")
     parser.add_argument("--only", default="", help="regular expression on the names")

@@ -47,11 +47,11 @@ class Client {
     log::info("congestion control: {}", shared_.tcp->describe());
     const unsigned cores =
         config_.workers > 0 ? config_.workers : std::clamp(std::thread::hardware_concurrency(), 1U, 4U);
-    for (unsigned i = 0; i < std::min(cores, config_.tunnels); ++i) {
+    for (unsigned i = 0; i < std::min(cores, config_.tunnel_count()); ++i) {
       workers_.push_back(std::make_unique<Worker>(config_.transport == config::Transport::net ? io::make_asio_loop()
                                                                                               : io::make_epoll_loop()));
     }
-    for (unsigned i = 0; i < config_.tunnels; ++i) {
+    for (unsigned i = 0; i < config_.tunnel_count(); ++i) {
       Worker& worker = *workers_[i % workers_.size()];
       worker.links.push_back(std::make_unique<Link>(shared_, *worker.loop, i));
     }
@@ -140,7 +140,7 @@ class Client {
   using Arrived = std::function<void()>;
   // Each link answers once; a late answer to an earlier question counts for that one only.
   void on_each(const std::function<void(Link&, const Arrived&)>& work) {
-    waiting_ = std::make_shared<std::atomic<std::size_t>>(config_.tunnels);
+    waiting_ = std::make_shared<std::atomic<std::size_t>>(config_.tunnel_count());
     const Arrived arrived = [this, waiting = waiting_] {
       if (--*waiting == 0) signals_.notify();
     };

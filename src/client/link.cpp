@@ -51,8 +51,9 @@ Link::Link(Shared& shared, io::Loop& loop, std::uint32_t number)
 Link::~Link() = default;
 
 std::string Link::label() const {
-  return config().tunnels > 1 ? fmt::format("server {} (tunnel {})", config().server.to_string(), number_)
-                              : fmt::format("server {}", config().server.to_string());
+  return shared_.settings->config.tunnel_count() > 1
+             ? fmt::format("server {} (tunnel {})", config().server.to_string(), number_)
+             : fmt::format("server {}", config().server.to_string());
 }
 
 std::shared_ptr<const config::Proxy> Link::proxy(std::uint32_t id) const {

@@ -93,8 +93,8 @@ std::string show(const ServerConfig& config) {
 std::string show(const ClientConfig& config) {
   std::string out = fmt::format("server: {}\ntoken: {}\n", yaml_scalar(config.server.to_string()), hidden) +
                     common(config, Side::client);
-  out +=
-      fmt::format("name: {}\ntunnels: {}\npool: {}\nproxies:\n", yaml_scalar(config.name), config.tunnels, config.pool);
+  out += fmt::format("name: {}\ntunnels: {}\npool: {}\nproxies:\n", yaml_scalar(config.name), config.tunnel_count(),
+                     config.pool);
   for (const Proxy& proxy : config.proxies) {
     out += fmt::format("  - name: {}\n    remote_port: {}\n    local_addr: {}\n", yaml_scalar(proxy.name),
                        proxy.remote_port, yaml_scalar(proxy.local.to_string()));

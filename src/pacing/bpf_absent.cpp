@@ -9,7 +9,7 @@ BpfBrutal::~BpfBrutal() = default;
 Result<std::unique_ptr<BpfBrutal>> BpfBrutal::load(Options) {
   return fail(ErrorKind::config, "this build is without the BPF controller");
 }
-Result<void> BpfBrutal::set_target(int, std::uint64_t) {
+Result<void> BpfBrutal::set_target(int, std::uint64_t, std::chrono::microseconds) {
   return fail(ErrorKind::config, "no BPF controller");
 }
 std::optional<BpfBrutal::Figures> BpfBrutal::figures(int) const {

@@ -203,8 +203,8 @@ Result<std::unique_ptr<BpfBrutal>> BpfBrutal::load(Options options) {
   return brutal;
 }
 
-Result<void> BpfBrutal::set_target(int fd, std::uint64_t bytes_per_second) {
-  const brutal_target target{bytes_per_second};
+Result<void> BpfBrutal::set_target(int fd, std::uint64_t bytes_per_second, std::chrono::microseconds minimum_rto) {
+  const brutal_target target{bytes_per_second, static_cast<std::uint64_t>(minimum_rto.count())};
   if (const int error = bpf_map_update_elem(state_->targets, &fd, &target, BPF_ANY); error != 0) {
     return fail_errno("tell the BPF controller a rate", -error);
   }

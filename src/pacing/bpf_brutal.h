@@ -2,6 +2,7 @@
 // gone with it.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -27,9 +28,9 @@ class BpfBrutal {
   /// For TCP_CONGESTION; at most 15 characters, "qtrp_" first. Not in the list of allowed controllers, so it takes
   /// CAP_NET_ADMIN to select.
   const std::string& name() const { return name_; }
-  /// The rate of the socket `fd`, whether the controller is selected already or not. Takes effect with the next
-  /// acknowledgement.
-  Result<void> set_target(int fd, std::uint64_t bytes_per_second);
+  /// The rate of the socket `fd`, and the lower bound of its retransmission timer beyond the round trip (0: as it is),
+  /// whether the controller is selected already or not. Takes effect with the next acknowledgement.
+  Result<void> set_target(int fd, std::uint64_t bytes_per_second, std::chrono::microseconds minimum_rto = {});
   struct Figures {
     double ack_rate = 0;                 ///< share of this socket's packets that arrive, over 5 s, without the floor
     std::uint64_t bytes_per_second = 0;  ///< target / ack rate, payload and retransmissions

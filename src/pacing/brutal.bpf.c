@@ -24,6 +24,8 @@ typedef __u32 __wsum;
 #define SK_PACING_NONE 0
 #define SK_PACING_NEEDED 1
 #define TCP_CA_Loss 4
+#define IPPROTO_TCP 6
+#define TCP_BPF_RTO_MIN 1004  // microseconds
 #define CA_EVENT_TX_START 0
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -138,6 +140,11 @@ static __always_inline void steer(struct sock *sk, struct brutal_state *state) {
   tp->snd_cwnd = window;
 
   if (state) {
+    if (target && target->minimum_rto_us != 0 && target->minimum_rto_us != state->minimum_rto_us) {
+      state->minimum_rto_us = target->minimum_rto_us;
+      int minimum_rto = target->minimum_rto_us;
+      bpf_setsockopt(sk, IPPROTO_TCP, TCP_BPF_RTO_MIN, &minimum_rto, sizeof minimum_rto);
+    }
     state->bytes_per_second = rate;
     if (behind(state, tp, rate)) rate += rate / 100 * CATCH_UP_PERCENT;
   }

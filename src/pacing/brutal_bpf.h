@@ -11,6 +11,7 @@
 /* Written by user space, read by the controller. */
 struct brutal_target {
   unsigned long long bytes_per_second;
+  unsigned long long minimum_rto_us; /* 0: leave it to user space, which has a socket option for it since Linux 6.15 */
 };
 
 struct brutal_slot {
@@ -24,7 +25,8 @@ struct brutal_state {
   unsigned long long arrived_ppm; /* measured ack rate in millionths, without the floor; 0: not a controlled socket */
   unsigned long long bytes_per_second; /* target / ack rate */
   unsigned long long accounted_ns, accounted_bytes;
-  long long credit_bytes; /* what the rate would have sent by now and was not */
+  long long credit_bytes;            /* what the rate would have sent by now and was not */
+  unsigned long long minimum_rto_us; /* set last */
 };
 
 #endif

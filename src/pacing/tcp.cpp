@@ -34,6 +34,8 @@ struct [[gnu::packed]] TcpBrutalParams {
 };
 constexpr std::uint32_t kModuleWindowGain = 20;
 
+constexpr int kTcpRtoMinUs = 45;  // TCP_RTO_MIN_US of linux/tcp.h, since Linux 6.15
+
 int select_congestion(int fd, const std::string& name) {
   return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), static_cast<socklen_t>(name.size())) == 0 ? 0 : errno;
 }
@@ -238,6 +240,10 @@ void TunnelPacing::apply(int fd, TimePoint now) {
   fd_ = fd;
   sampled_ = now;
   if (control_.fixed_buffer_ != 0) set_send_buffer(control_.fixed_buffer_);
+  int kernels_rto = 0;
+  socklen_t size = sizeof kernels_rto;
+  rto_option_ = getsockopt(fd_, IPPROTO_TCP, kTcpRtoMinUs, &kernels_rto, &size) == 0;
+  if (rto_option_) minimum_rto_ = kernels_rto_ = std::chrono::microseconds(kernels_rto);
   set_unsent_limit();
   choose(now);
 }
@@ -278,6 +284,7 @@ void TunnelPacing::choose(TimePoint now) {
   pacing_ = wanted == TcpMechanism::pacer;
   bbr_ = !kernel_paces && selected_congestion(fd_) == "bbr";
   tune_pacer(now);
+  set_minimum_rto();
 }
 
 // The pacer lets the target's worth of new bytes through; the kernel may send them again on top, as fast as would make
@@ -335,6 +342,10 @@ const TcpSample& TunnelPacing::sample(TimePoint now) {
   foresee_pause(now);
   grow_send_buffer();
   set_unsent_limit();
+  if (const bool thin = TunnelPacing::thin(sample_.unacked_packets, thin_); thin != thin_) {
+    thin_ = thin;
+    set_minimum_rto();
+  }
   if (pacing_) tune_pacer(now);
   return sample_;
 }
@@ -363,6 +374,26 @@ void TunnelPacing::grow_send_buffer() {
     if (target_bps_ == 0 && wanted < 2 * kMiB) return;
   }
   if (set_send_buffer(wanted)) send_buffer_ = wanted;
+}
+
+void TunnelPacing::set_alone(bool alone) {
+  if (alone == alone_) return;
+  alone_ = alone;
+  if (fd_ >= 0) set_minimum_rto();
+}
+
+void TunnelPacing::set_minimum_rto() {
+  const bool brutal_by_kernel = brutal_ == TcpMechanism::bpf || brutal_ == TcpMechanism::module;
+  const auto wanted = thin_ && !alone_ && brutal_by_kernel ? std::min(kThinMinimumRto, kernels_rto_) : kernels_rto_;
+  if (wanted == minimum_rto_) return;
+  minimum_rto_ = wanted;
+  if (rto_option_) {
+    const int us = static_cast<int>(wanted.count());
+    setsockopt(fd_, IPPROTO_TCP, kTcpRtoMinUs, &us, sizeof us);
+  } else if (brutal_ == TcpMechanism::bpf) {
+    // Where it fails choose() has said so, or will.
+    if (!control_.bpf()->set_target(fd_, target_bps_ / 8, wanted)) log::debug("the retransmission timer stays");
+  }
 }
 
 void TunnelPacing::foresee_pause(TimePoint now) {

@@ -131,7 +131,7 @@ class Connection final : public session::Session {
   std::string peer() const override { return path().remote.to_string(); }
   bool heard() override { return std::exchange(heard_, false); }
   session::SessionStats stats() override;
-  void set_target(std::uint64_t bits_per_second) override;
+  void set_target(std::uint64_t bits_per_second, bool alone) override;
   void authenticated() override;
 
  private:

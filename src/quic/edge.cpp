@@ -250,8 +250,8 @@ bool Handle::heard() {
 session::SessionStats Handle::stats() {
   return connection() ? connection()->stats() : session::SessionStats();
 }
-void Handle::set_target(std::uint64_t bits_per_second) {
-  if (Connection* c = connection()) c->set_target(bits_per_second);
+void Handle::set_target(std::uint64_t bits_per_second, bool alone) {
+  if (Connection* c = connection()) c->set_target(bits_per_second, alone);
 }
 void Handle::authenticated() {
   Connection* c = connection();

@@ -112,7 +112,7 @@ class Handle final : public QuicSession {
   std::string peer() const override;
   bool heard() override;
   session::SessionStats stats() override;
-  void set_target(std::uint64_t bits_per_second) override;
+  void set_target(std::uint64_t bits_per_second, bool alone) override;
   void authenticated() override;
 
  private:

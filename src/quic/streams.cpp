@@ -266,7 +266,7 @@ Bytes Connection::channel_binding() const {
   return has_binding_ ? Bytes(binding_) : Bytes();
 }
 
-void Connection::set_target(std::uint64_t bits_per_second) {
+void Connection::set_target(std::uint64_t bits_per_second, bool /*alone*/) {
   if (controller_ && controller_->target() != bits_per_second / 8) {
     controller_->set_target(bits_per_second / 8);
     setup_.host->wants_flush(*this);

@@ -305,7 +305,7 @@ void Peer::speed_test(const protocol::NewProxy& wanted) {
   } else {
     log::info("{}: speed test, {}", label(), wanted.name);
     target_.reset();
-    session_->set_target(0);
+    session_->set_target(0, true);
     const std::uint64_t number = worker_.shared().next_connection.fetch_add(1, std::memory_order_relaxed);
     speed_ = std::make_unique<SpeedStream>(
         *session_, loop_, download ? SpeedStream::Direction::download : SpeedStream::Direction::upload,

@@ -15,9 +15,9 @@ void SharedTarget::follow() {
   const bool alone = share_->members() == 1;
   const std::uint64_t target = share_->target();
   if (target == 0 || alone) {
-    session_.set_target(target);
+    session_.set_target(target, alone);
   } else {
-    session_.set_target(share_->report(member_, session_.stats().wire_bytes_out, loop_.now()));
+    session_.set_target(share_->report(member_, session_.stats().wire_bytes_out, loop_.now()), alone);
   }
   timer_.start(target != 0 && !alone ? pacing::TargetShare::kReportInterval : std::chrono::seconds(1),
                [this] { follow(); });

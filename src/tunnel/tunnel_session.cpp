@@ -469,8 +469,10 @@ session::SessionStats TunnelSession::stats() {
   return s;
 }
 
-void TunnelSession::set_target(std::uint64_t bits_per_second) {
-  if (!pacing_ || pacing_->target() == bits_per_second) return;
+void TunnelSession::set_target(std::uint64_t bits_per_second, bool alone) {
+  if (!pacing_) return;
+  pacing_->set_alone(alone);
+  if (pacing_->target() == bits_per_second) return;
   pacing_->set_target(bits_per_second, Clock::now());
   want_flush();
 }

@@ -2,7 +2,7 @@
 
 import threading
 
-from lab import ask_echo, connect, digest_all, echo, receive_exactly, wait_until
+from lab import TRANSPORT, ask_echo, connect, digest_all, echo, receive_exactly, wait_until
 
 
 class Counting:
@@ -49,6 +49,16 @@ def test_a_service_that_closes_silent_connections_is_not_called_in_a_loop(lab):
     assert seen <= 4
     with connect(port) as user:  # a user is served all the same: by a connection of his own
         assert user.recv(1) == b""
+
+
+def test_brutal_over_tcp_brings_a_second_tunnel(lab):
+    service, port = lab.echo(), lab.ports.take()
+    server = lab.server()
+    brutal = {"enabled": True, "target_mbps": 50, "mode": "pacer"}
+    client = lab.client(server, [{"remote_port": port, "local_addr": service.address}], brutal=brutal)
+    expected = 1 if TRANSPORT == "quic" else 2
+    client.wait_stats(lambda stats: len(stats["tunnels"]) == expected, f"{expected} tunnels")
+    assert ask_echo(port)
 
 
 def test_users_are_spread_over_the_tunnels(lab):

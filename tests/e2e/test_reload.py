@@ -208,7 +208,7 @@ def test_the_log_level_changes(lab):
 def test_brutals_target_changes_on_a_running_tunnel(lab):
     port = lab.ports.take()
     server = lab.server(brutal={"enabled": True, "target_mbps": 80, "mode": "pacer"})
-    client = lab.client(server, [proxy(port, lab.echo())], brutal={"enabled": True, "target_mbps": 60, "mode": "pacer"})
+    client = lab.client(server, [proxy(port, lab.echo())], tunnels=1, brutal={"enabled": True, "target_mbps": 60, "mode": "pacer"})
     talk = Talk(port)
     for daemon, before, after in ((server, 80, 30), (client, 60, 20)):
         daemon.wait_stats(lambda s: [t["target_mbps"] for t in s["tunnels"]] == [before], "the first target")

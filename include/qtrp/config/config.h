@@ -107,7 +107,10 @@ struct ClientConfig : Common {
   std::string token;
   std::string name;  ///< shown on the server; default: the host's name
   std::vector<Proxy> proxies;
-  unsigned tunnels = 1;
+  std::optional<unsigned> tunnels;
+  /// Connections to the server: what the file names, else two where Brutal runs over TCP, so that no keystroke waits
+  /// for what a download has to send again, else one.
+  unsigned tunnel_count() const { return tunnels.value_or(brutal.enabled && transport != Transport::quic ? 2 : 1); }
   unsigned pool = 0;  ///< ready connections kept to each local service
 };
 

@@ -106,18 +106,30 @@ class TunnelPacing {
  public:
   explicit TunnelPacing(TcpControl& control) : control_(control), bucket_(0, kBurst, kMinimumBurst) {}
 
+  /// How long after the round trip, at least, a thin tunnel under the kernel's Brutal waits for an acknowledgement
+  /// before it sends a packet again (the kernel's own is 200 ms). QUIC waits max_ack_delay there, 25 ms (RFC 9002,
+  /// 6.2.1); a kernel that can be told this also delays its acknowledgements by less. Only there: Linux lowers its
+  /// timer at once but raises it only with the variance that it measures, so a download that comes later keeps the
+  /// short one, which fires before RACK finds a piece that was lost twice. That costs Brutal no rate, but BBR and the
+  /// pacer over it up to half, and messages in the same tunnel some 200 ms.
+  static constexpr std::chrono::microseconds kThinMinimumRto{20'000};
+  /// Whether the timer is what finds a lost packet: with so few in flight there may be none behind it whose
+  /// acknowledgement tells. In between it stays as it was.
+  static bool thin(std::uint64_t unacked_packets, bool was) { return unacked_packets <= (was ? 32U : 8U); }
   static constexpr Duration kSampleInterval = std::chrono::milliseconds(100);
   /// Whether it is time for sample().
   bool sample_due(TimePoint now) const {
     return now - sampled_ >= (probe_.near(now) ? ProbeRtt::kClose : kSampleInterval);
   }
 
-  /// Takes on a connected socket: chooses the controller, sets TCP_NOTSENT_LOWAT. `fd` stays the caller's and must stay
-  /// open.
+  /// Takes on a connected socket: chooses the controller, sets TCP_NOTSENT_LOWAT and the retransmission timer. `fd`
+  /// stays the caller's and must stay open.
   void apply(int fd, TimePoint now);
   /// Bits per second of payload; 0 switches Brutal off. At once, also before apply().
   void set_target(std::uint64_t bits_per_second, TimePoint now);
   std::uint64_t target() const { return target_bps_; }
+  /// False where the client has another tunnel for what must not wait beside a download.
+  void set_alone(bool alone);
 
   /// True while allowance(), next_time() and sent() mean something: the caller must pace. Changes with set_target().
   bool paced_by_caller() const { return pacing_; }
@@ -160,6 +172,7 @@ class TunnelPacing {
   bool set_send_buffer(std::uint64_t bytes) const;
   void grow_send_buffer();
   void set_unsent_limit();
+  void set_minimum_rto();
   void foresee_pause(TimePoint now);
   bool pause_near() const { return unsent_limit_ == kNothing; }
 
@@ -179,6 +192,9 @@ class TunnelPacing {
   std::uint64_t delivered_packets_ = 0;
   std::uint64_t send_buffer_ = 0;  // set, or 0 while the kernel tunes it
   std::uint32_t unsent_limit_ = 0;
+  std::chrono::microseconds kernels_rto_{200'000}, minimum_rto_ = kernels_rto_;
+  bool thin_ = true, alone_ = true;
+  bool rto_option_ = false;    // the kernel has one; else only the BPF controller can set it
   bool rate_settled_ = false;  // known, and BBR has left its start-up
 };
 

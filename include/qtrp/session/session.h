@@ -154,8 +154,9 @@ class Session {
   /// True once anything arrived since the last call; for liveness checks.
   virtual bool heard() = 0;
   virtual SessionStats stats() = 0;
-  /// Brutal's sending target for this session in bits per second, 0 for none. Takes effect at once.
-  virtual void set_target(std::uint64_t bits_per_second) = 0;
+  /// Brutal's sending target for this session in bits per second, 0 for none. Takes effect at once. `alone`: the client
+  /// has no other session that could take what must not wait beside a download.
+  virtual void set_target(std::uint64_t bits_per_second, bool alone) = 0;
   /// The peer has proved who it is: the limits for unauthenticated peers (one stream, 64 KiB) end.
   virtual void authenticated() = 0;
 };

@@ -50,7 +50,7 @@ class TunnelSession final : public session::Session, private io::SocketListener 
   std::string peer() const override { return peer_; }
   bool heard() override { return std::exchange(heard_, false); }
   session::SessionStats stats() override;
-  void set_target(std::uint64_t bits_per_second) override;
+  void set_target(std::uint64_t bits_per_second, bool alone) override;
   void authenticated() override;
 
  private:

@@ -36,10 +36,28 @@ TEST(ClientConfig, TheSeedsFileWorksAsItStands) {
     EXPECT_EQ(c.proxies[1U + i].remote_port, 8000 + i);
     EXPECT_EQ(c.proxies[1U + i].local, (io::HostPort{"127.0.0.1", static_cast<std::uint16_t>(8000 + i)}));
   }
-  EXPECT_EQ(c.tunnels, 1U);
+  EXPECT_EQ(c.tunnel_count(), 2U);
   EXPECT_EQ(c.pool, 0U);
   EXPECT_FALSE(c.name.empty());
   EXPECT_THAT(c.warnings, IsEmpty());
+}
+
+TEST(ClientConfig, BrutalOverTcpBringsASecondTunnelUnlessANumberIsNamed) {
+  const std::string least =
+      "server: a:1\ntoken: a-token-of-16-or-more\nproxies: [{remote_port: 1, local_addr: 'h:1'}]\n";
+  const std::string brutal = "brutal: {enabled: true, target_mbps: 100}\n";
+  EXPECT_EQ(client(least).tunnel_count(), 1U);
+  EXPECT_EQ(client(least + brutal).tunnel_count(), 2U);
+  EXPECT_EQ(client(least + "brutal: {enabled: false, target_mbps: 100}\n").tunnel_count(), 1U);
+  EXPECT_EQ(client(least + brutal + "tunnels: 1\n").tunnel_count(), 1U);
+  EXPECT_EQ(client(least + brutal + "tunnels: 3\n").tunnel_count(), 3U);
+  if (available(Transport::epoll)) {
+    EXPECT_EQ(client(least + brutal + "transport: epoll\n").tunnel_count(), 2U);
+  }
+  if (available(Transport::quic)) {
+    EXPECT_EQ(client(least + brutal + "transport: quic\n").tunnel_count(), 1U);
+  }
+  EXPECT_THAT(show(client(least + brutal)), HasSubstr("\ntunnels: 2\n"));
 }
 
 TEST(ClientConfig, EveryKeyOfItsOwnIsRead) {
@@ -59,7 +77,7 @@ TEST(ClientConfig, EveryKeyOfItsOwnIsRead) {
       "  - {remote_port: 0, local_addr: '[::1]:80', bind: '[::1]'}\n");
   EXPECT_EQ(c.server, (io::HostPort{"2001:db8::1", 6000}));
   EXPECT_EQ(c.name, "kitchen");
-  EXPECT_EQ(c.tunnels, 4U);
+  EXPECT_EQ(c.tunnel_count(), 4U);
   EXPECT_EQ(c.pool, 2U);
   EXPECT_TRUE(c.stats.enabled);
   EXPECT_EQ(c.stats.listen.port, 0);

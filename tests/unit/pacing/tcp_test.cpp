@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <optional>
 #include <thread>
 
 #include "../../../src/pacing/bpf_brutal.h"
@@ -32,6 +33,14 @@ std::string congestion_of(int fd) {
   socklen_t size = name.size();
   EXPECT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), &size), 0);
   return name.data();
+}
+
+// In microseconds; nothing where the kernel has no such option (before 6.15).
+std::optional<int> minimum_rto_of(int fd) {
+  int us = 0;
+  socklen_t size = sizeof us;
+  if (getsockopt(fd, IPPROTO_TCP, 45 /* TCP_RTO_MIN_US */, &us, &size) != 0) return std::nullopt;
+  return us;
 }
 
 // A connected pair over loopback, prepared as the daemons do it.
@@ -133,6 +142,27 @@ TEST(TunnelPacing, PacerGrantsTheTargetAndGoesWithIt) {
   EXPECT_EQ(pacing.describe(), "reno");
 }
 
+TEST(TunnelPacing, WithoutTheKernelsBrutalTheRetransmissionTimerIsTheKernels) {
+  const auto control = make({.mode = "pacer", .congestion = "reno", .brutal = true});
+  const Pair pair(*control);
+  const auto kernels = minimum_rto_of(pair.near);
+  if (!kernels) GTEST_SKIP() << "this kernel has no TCP_RTO_MIN_US";
+  TunnelPacing pacing(*control);
+  pacing.set_alone(false);
+  pacing.apply(pair.near, TimePoint{});
+  EXPECT_EQ(minimum_rto_of(pair.near), kernels);
+  pacing.set_target(100'000'000, TimePoint{});
+  EXPECT_EQ(minimum_rto_of(pair.near), kernels);
+}
+
+TEST(TunnelPacing, AFullTunnelIsNotThinUntilItIsNearlyEmpty) {
+  EXPECT_TRUE(TunnelPacing::thin(0, false));
+  EXPECT_TRUE(TunnelPacing::thin(8, false));
+  EXPECT_FALSE(TunnelPacing::thin(9, false));
+  EXPECT_TRUE(TunnelPacing::thin(32, true));
+  EXPECT_FALSE(TunnelPacing::thin(33, true));
+}
+
 TEST(TunnelPacing, SamplesTellWhatTheKernelKnows) {
   const auto control = make({});
   Pair pair(*control);
@@ -225,6 +255,44 @@ TEST_F(Bpf, RunsASocketAtItsTargetAndGivesItBack) {
   pacing.set_target(0, now);
   EXPECT_EQ(congestion_of(pair.near), "reno");
   EXPECT_TRUE(pair.carry(1'000'000));
+}
+
+TEST_F(Bpf, ALoneLostPacketIsSentAgainSoonAfterARoundTripBesideAnotherTunnel) {
+  if (!available) GTEST_SKIP() << why;
+  const auto control = make({.mode = "bpf", .congestion = "reno", .brutal = true});
+  const Pair pair(*control);
+  const auto kernels = minimum_rto_of(pair.near);
+  if (!kernels) GTEST_SKIP() << "this kernel has no TCP_RTO_MIN_US";
+  TunnelPacing pacing(*control);
+  pacing.set_target(400'000'000, TimePoint{});
+  pacing.apply(pair.near, TimePoint{});
+  EXPECT_EQ(minimum_rto_of(pair.near), kernels);
+  pacing.set_alone(false);
+  EXPECT_EQ(minimum_rto_of(pair.near), TunnelPacing::kThinMinimumRto.count());
+  pacing.set_alone(true);
+  EXPECT_EQ(minimum_rto_of(pair.near), kernels);
+  pacing.set_alone(false);
+  pacing.set_target(0, TimePoint{});
+  EXPECT_EQ(minimum_rto_of(pair.near), kernels);
+}
+
+TEST_F(Bpf, BringsTheMinimumRtoToKernelsWithoutTheOption) {
+  if (!available) GTEST_SKIP() << why;
+  const auto owner = BpfBrutal::load();
+  ASSERT_TRUE(owner) << owner.error().message;
+  const auto control = make({});
+  const Pair pair(*control);
+  if (!minimum_rto_of(pair.near)) GTEST_SKIP() << "this kernel does not tell it";
+  const std::string& name = (*owner)->name();
+  ASSERT_TRUE((*owner)->set_target(pair.near, 10'000'000, milliseconds(20)));
+  ASSERT_EQ(setsockopt(pair.near, IPPROTO_TCP, TCP_CONGESTION, name.data(), static_cast<socklen_t>(name.size())), 0);
+  EXPECT_EQ(minimum_rto_of(pair.near), 20'000);
+  ASSERT_TRUE((*owner)->set_target(pair.near, 10'000'000, milliseconds(200)));
+  EXPECT_TRUE(pair.carry(100'000));
+  EXPECT_EQ(minimum_rto_of(pair.near), 200'000);
+  ASSERT_TRUE((*owner)->set_target(pair.near, 20'000'000));
+  EXPECT_TRUE(pair.carry(100'000));
+  EXPECT_EQ(minimum_rto_of(pair.near), 200'000);
 }
 
 TEST_F(Bpf, IsGoneWithItsOwnerButConnectionsGoOn) {

@@ -241,7 +241,7 @@ TEST(Congestion, TheTargetCanChangeWhileRunning) {
   ASSERT_TRUE(pair.establish() && pair.client.connection->open(control, nullptr));
   ASSERT_TRUE(pair.run_until([&] { return pair.server.streams[0].opened; }));
   pair.server.connection->authenticated();
-  pair.server.connection->set_target(8'000'000);
+  pair.server.connection->set_target(8'000'000, true);
   auto id = pair.server.connection->open(bulk, nullptr);
   pair.run_for(2s);
   std::uint64_t before = pair.client.streams[*id].bytes;

@@ -42,7 +42,7 @@ class Granting final : public session::Session {
   std::string peer() const override { return inner_->peer(); }
   bool heard() override { return inner_->heard(); }
   session::SessionStats stats() override { return inner_->stats(); }
-  void set_target(std::uint64_t target) override { inner_->set_target(target); }
+  void set_target(std::uint64_t target, bool alone) override { inner_->set_target(target, alone); }
   void authenticated() override { inner_->authenticated(); }
 
   std::atomic<bool> can_open = false;

@@ -76,7 +76,7 @@ class FakeSession final : public session::Session {
   std::string peer() const override { return "127.0.0.1:1"; }
   bool heard() override { return true; }
   session::SessionStats stats() override { return {}; }
-  void set_target(std::uint64_t) override {}
+  void set_target(std::uint64_t, bool) override {}
   void authenticated() override {}
 };
 
