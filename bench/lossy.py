@@ -39,8 +39,8 @@ def qtrp(options, brutal=None, prefix=(), tunnels=None, **extra):
         if brutal:
             common["brutal"] = {"enabled": True, "target_mbps": target, "mode": brutal}
         server = common | {"bind": f"{link.address('a')}:{TUNNEL}", "auth": {"tokens": [TOKEN]}, "state_dir": str(directory / "s")}
-        client = common | {"server": f"{link.address('a')}:{TUNNEL}", "token": TOKEN, "state_dir": str(directory / "c"), **({"tunnels": tunnels} if tunnels else {}),
-                           "proxies": [{"remote_port": BULK, "local_addr": f"127.0.0.1:{BULK_SERVICE}"},
+        client = common | {"server": f"{link.address('a')}:{TUNNEL}", "token": TOKEN, "state_dir": str(directory / "c"),
+                           **({"tunnels": tunnels} if tunnels else {}), "proxies": [{"remote_port": BULK, "local_addr": f"127.0.0.1:{BULK_SERVICE}"},
                                        {"remote_port": ECHO, "local_addr": f"127.0.0.1:{ECHO_SERVICE}"}]}
         return ([*prefix, bin_directory / "qtrp-server", "-c", write_secret(directory / "server.yaml", json.dumps(server))],
                 [*prefix, bin_directory / "qtrp-client", "-c", write_secret(directory / "client.yaml", json.dumps(client))])
